@@ -1,0 +1,278 @@
+"""Attention sites: convolutions that quantize their coefficients right after the softmax.
+
+A convolution becomes its quantized subclass by a change of class, in place, and back by another:
+parameters, hooks and ``isinstance`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import (
+    AGNNConv,
+    GATConv,
+    GATv2Conv,
+    MessagePassing,
+    SuperGATConv,
+    TransformerConv,
+)
+from torch_geometric.utils import scatter, softmax
+
+from lit_gnncompress.plan import FULL_PRECISION, Site
+from lit_gnncompress.quantization.context import GraphContext, Seen
+from lit_gnncompress.quantization.degrees import DegreeBuckets, count
+from lit_gnncompress.quantization.quantizer import Quantizer
+
+
+class AttentionSite:
+    """Quantizes the attention coefficients of one convolution.
+
+    Args:
+        site: Name of the convolution.
+        bits: Bits of each degree bucket of the receiving node.
+        quantizer: How ranges are found.
+        renormalize: Whether the coefficients of a node sum to 1 again after rematching. A node
+            whose coefficients all round to zero weighs its neighbours alike.
+        context: The graph in hand.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        bits: tuple[int, ...],
+        quantizer: Quantizer,
+        renormalize: bool,
+        context: GraphContext,
+    ) -> None:
+        self.site = site
+        self.bits = bits
+        self.quantizer = quantizer
+        self.renormalize = renormalize
+        self.context = context
+        self.seen: list[Seen] = []
+
+    def __call__(self, alpha: Tensor, index: Tensor, num_nodes: int | None) -> Tensor:
+        """Quantizes ``alpha`` of shape ``(E, H)`` or ``(E,)``, ``index`` the receiving nodes."""
+        if not self.context.enabled or alpha.numel() == 0:
+            return alpha
+        by_edge = alpha.view(alpha.size(0), -1)
+        num_nodes = int(index.max()) + 1 if num_nodes is None else num_nodes
+        buckets = self._buckets(index, num_nodes)
+        if set(self.bits) == {FULL_PRECISION}:
+            self.seen = [Seen(by_edge.shape, buckets, None)]
+            return alpha
+        range = self.quantizer.find_range(by_edge, self.bits, buckets)
+        self.seen = [Seen(by_edge.shape, buckets, range)]
+        out = self.quantizer.apply(by_edge, self.bits, buckets, range).view_as(alpha)
+        if not self.renormalize:
+            return out
+        out = _sum_to_one(out, index, num_nodes)
+        if FULL_PRECISION in self.bits and buckets is not None:
+            kept = torch.tensor([b == FULL_PRECISION for b in self.bits], device=alpha.device)
+            out = torch.where(kept[buckets.index].view(-1, *[1] * (out.dim() - 1)), alpha, out)
+        return out
+
+    def _buckets(self, index: Tensor, num_nodes: int) -> DegreeBuckets | None:
+        """The bucket of each coefficient: that of its receiving node."""
+        if not self.context.by_degree:
+            return None
+        receivers = self.context.receivers
+        if receivers is None:  # a layer that was not told its receivers' features
+            degrees = count(index, num_nodes)
+            receivers = DegreeBuckets.from_degrees(degrees, self.context.splits)
+        return receivers.take(index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"seen": []}
+
+
+def _sum_to_one(alpha: Tensor, index: Tensor, num_nodes: int) -> Tensor:
+    total = scatter(alpha, index, dim=0, dim_size=num_nodes, reduce="sum")[index]
+    positive = total > 0
+    alike = 1 / count(index, num_nodes).to(alpha.dtype)[index]
+    alike = alike.view(-1, *[1] * (alpha.dim() - 1)).expand_as(alpha)
+    return torch.where(positive, alpha / torch.where(positive, total, 1), alike)
+
+
+class QuantizedAttention:
+    """Mixin of the quantized subclasses; :class:`AttentionSite` is set when the class changes."""
+
+    attention_site: AttentionSite
+
+    def _quantize_before_dropout(self, method: str, *args: Any) -> Tensor:
+        """Coefficients of the parent's ``edge_update``, quantized before dropout thins them."""
+        dropout, self.dropout = self.dropout, 0.0  # type: ignore[has-type]
+        try:
+            alpha = getattr(super(), method)(*args)
+        finally:
+            self.dropout = dropout
+        index, num_nodes = args[-3], args[-1]
+        alpha = self.attention_site(alpha, index, num_nodes)
+        return F.dropout(alpha, p=dropout, training=self.training)  # type: ignore[attr-defined]
+
+
+class QuantizedGATConv(QuantizedAttention, GATConv):
+    """:class:`torch_geometric.nn.GATConv` with quantized attention."""
+
+    def edge_update(  # noqa: D102
+        self,
+        alpha_j: Tensor,
+        alpha_i: Tensor | None,
+        edge_attr: Tensor | None,
+        index: Tensor,
+        ptr: Tensor | None,
+        dim_size: int | None,
+    ) -> Tensor:
+        return self._quantize_before_dropout(
+            "edge_update", alpha_j, alpha_i, edge_attr, index, ptr, dim_size
+        )
+
+
+class QuantizedGATv2Conv(QuantizedAttention, GATv2Conv):
+    """:class:`torch_geometric.nn.GATv2Conv` with quantized attention."""
+
+    def edge_update(  # noqa: D102
+        self,
+        x_j: Tensor,
+        x_i: Tensor,
+        edge_attr: Tensor | None,
+        index: Tensor,
+        ptr: Tensor | None,
+        dim_size: int | None,
+    ) -> Tensor:
+        return self._quantize_before_dropout(
+            "edge_update", x_j, x_i, edge_attr, index, ptr, dim_size
+        )
+
+
+class QuantizedAGNNConv(QuantizedAttention, AGNNConv):
+    """:class:`torch_geometric.nn.AGNNConv` with quantized attention."""
+
+    def message(  # noqa: D102
+        self,
+        x_j: Tensor,
+        x_norm_i: Tensor,
+        x_norm_j: Tensor,
+        index: Tensor,
+        ptr: Tensor | None,
+        size_i: int | None,
+    ) -> Tensor:
+        cosine = (x_norm_i * x_norm_j).sum(dim=-1)
+        alpha = softmax(self.beta * cosine, index, ptr, size_i)
+        return self.attention_site(alpha, index, size_i).view(-1, 1) * x_j
+
+
+class QuantizedTransformerConv(QuantizedAttention, TransformerConv):
+    """:class:`torch_geometric.nn.TransformerConv` with quantized attention."""
+
+    def message(  # noqa: D102
+        self,
+        query_i: Tensor,
+        key_j: Tensor,
+        value_j: Tensor,
+        edge_attr: Tensor | None,
+        index: Tensor,
+        ptr: Tensor | None,
+        size_i: int | None,
+    ) -> Tensor:
+        if self.lin_edge is not None:
+            edge = self.lin_edge(edge_attr).view(-1, self.heads, self.out_channels)
+            key_j, value_j = key_j + edge, value_j + edge
+        logits = (query_i * key_j).sum(dim=-1) / math.sqrt(self.out_channels)
+        alpha = self.attention_site(softmax(logits, index, ptr, size_i), index, size_i)
+        self._alpha = alpha  # what `return_attention_weights` gives
+        alpha = F.dropout(alpha, p=self.dropout, training=self.training)
+        return value_j * alpha.view(-1, self.heads, 1)
+
+
+class QuantizedSuperGATConv(QuantizedAttention, SuperGATConv):
+    """:class:`torch_geometric.nn.SuperGATConv` with quantized attention."""
+
+    def get_attention(  # noqa: D102
+        self,
+        edge_index_i: Tensor,
+        x_i: Tensor,
+        x_j: Tensor,
+        num_nodes: int | None,
+        return_logits: bool = False,
+    ) -> Tensor:
+        alpha = super().get_attention(edge_index_i, x_i, x_j, num_nodes, return_logits)
+        return alpha if return_logits else self.attention_site(alpha, edge_index_i, num_nodes)
+
+
+_REGISTRY: dict[type, type] = {
+    GATConv: QuantizedGATConv,
+    GATv2Conv: QuantizedGATv2Conv,
+    AGNNConv: QuantizedAGNNConv,
+    TransformerConv: QuantizedTransformerConv,
+    SuperGATConv: QuantizedSuperGATConv,
+}
+
+
+def register_attention(conv: type[MessagePassing], quantized: type[MessagePassing]) -> None:
+    """Makes attention of a convolution class quantizable.
+
+    Args:
+        conv: The convolution.
+        quantized: A subclass of :class:`QuantizedAttention` and ``conv`` that calls
+            ``self.attention_site(alpha, index, num_nodes)`` right after its softmax. It must be
+            importable by name, and add nothing to ``__init__``.
+
+    Raises:
+        TypeError: ``quantized`` is not such a subclass.
+    """
+    if not issubclass(quantized, conv) or not issubclass(quantized, QuantizedAttention):
+        raise TypeError(
+            f"quantized={quantized.__name__} must derive from QuantizedAttention and "
+            f"{conv.__name__}: class {quantized.__name__}(QuantizedAttention, {conv.__name__})."
+        )
+    _REGISTRY[conv] = quantized
+
+
+def has_attention(conv: nn.Module) -> bool:
+    """Whether a convolution computes attention: a method of its classes calls a softmax."""
+    for cls in type(conv).__mro__:
+        if cls is MessagePassing or not issubclass(cls, MessagePassing):
+            continue
+        for method in vars(cls).values():
+            code = getattr(method, "__code__", None)
+            if code is not None and "softmax" in code.co_names:
+                return True
+    return type(conv) in _REGISTRY
+
+
+def can_quantize(conv: nn.Module) -> bool:
+    """Whether the registry knows the class of ``conv``."""
+    return type(conv) in _REGISTRY
+
+
+def check_attention(conv: nn.Module, site: Site) -> None:
+    """Refuses attention that the registry does not know.
+
+    Raises:
+        ValueError: With the name of the layer and the remedy.
+    """
+    if not can_quantize(conv):
+        known = ", ".join(cls.__name__ for cls in _REGISTRY)
+        raise ValueError(
+            f"{site.name}: attention of {type(conv).__name__} cannot be quantized; known are "
+            f"{known}. Leave its attention at {FULL_PRECISION} bits, or teach the class with "
+            f"lit_gnncompress.quantization.register_attention."
+        )
+
+
+def swap_attention(conv: nn.Module, site: AttentionSite) -> None:
+    """Turns ``conv`` into its quantized subclass."""
+    conv.attention_site = site  # type: ignore[assignment]
+    conv.__class__ = _REGISTRY[type(conv)]
+
+
+def restore_attention(conv: nn.Module) -> None:
+    """Gives a swapped convolution its own class back."""
+    original = next(cls for cls, quantized in _REGISTRY.items() if type(conv) is quantized)
+    conv.__class__ = original
+    del conv.attention_site

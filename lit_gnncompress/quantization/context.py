@@ -1,0 +1,128 @@
+"""What the sites of one model share: the switch, the splits, and the graph in hand."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lit_gnncompress.quantization.degrees import (
+    DegreeBuckets,
+    in_degrees,
+    out_degrees,
+    quantile_splits,
+)
+from lit_gnncompress.quantization.ranges import Range
+
+
+class Seen(NamedTuple):
+    """What passed a site last: the ledger's material.
+
+    Attributes:
+        shape: Rows and columns of the matrix.
+        buckets: Buckets of its rows, if the plan has any.
+        range: The range that it was quantized with; None where it was left untouched.
+        source: The input itself, where it may recur from step to step.
+    """
+
+    shape: torch.Size
+    buckets: DegreeBuckets | None
+    range: Range | None
+    source: weakref.ref[Tensor] | None = None
+
+
+class GraphContext:
+    """The graph that a model is about to see, published before its forward pass.
+
+    Without publication, message-passing layers count degrees in the ``edge_index`` that they are
+    called with. That is wrong for sampled batches, and not possible for linear layers.
+
+    Attributes:
+        enabled: Whether sites quantize; they pass everything through where not.
+        splits: Degrees between the buckets; empty for a plan without buckets.
+    """
+
+    def __init__(self, splits: Sequence[int] = (), quantiles: Sequence[float] = ()) -> None:
+        self.enabled = True
+        self.splits = tuple(splits)
+        self.quantiles = tuple(quantiles)
+        self.receivers: DegreeBuckets | None = None  # of the layer that is running
+        self._num_nodes: tuple[int, ...] = ()
+        self._buckets: dict[str, DegreeBuckets] = {}
+
+    @property
+    def by_degree(self) -> bool:
+        """Whether the plan looks at degrees."""
+        return bool(self.splits or self.quantiles)
+
+    def publish(
+        self,
+        num_nodes: int | Mapping[str, int],
+        degrees: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Tells the sites about the graph of the next forward passes.
+
+        Args:
+            num_nodes: Number of nodes, by type for heterogeneous graphs. Linear layers whose
+                input has another number of rows do not see node features.
+            degrees: Degree of each node in the whole graph, int64 of shape ``(N,)``, by type for
+                heterogeneous graphs. ``None`` where layers shall count for themselves.
+        """
+        if isinstance(num_nodes, Mapping):
+            self._num_nodes = tuple(num_nodes.values())
+        else:
+            self._num_nodes = (num_nodes,)
+        self._buckets = {}
+        if degrees is None or not self.by_degree:
+            return
+        by_type = degrees if isinstance(degrees, Mapping) else {"": degrees}
+        for node_type, of_type in by_type.items():
+            self.settle_splits(of_type)
+            self._buckets[node_type] = DegreeBuckets.from_degrees(of_type, self.splits)
+
+    def clear(self) -> None:
+        """Forgets what was published."""
+        self._num_nodes, self._buckets = (), {}
+
+    def settle_splits(self, degrees: Tensor) -> None:
+        """Turns the plan's quantiles into splits, once, by the degrees of the whole graph."""
+        if self.quantiles and not self.splits:
+            self.splits = quantile_splits(degrees, self.quantiles)
+
+    def holds_nodes(self, num_rows: int) -> bool:
+        """Whether a matrix of ``num_rows`` rows can be node features, as far as is known."""
+        return not self._num_nodes or num_rows in self._num_nodes
+
+    def buckets(
+        self, layer: str, num_rows: int, adjacency: Any, flow: str, sources: bool
+    ) -> DegreeBuckets | None:
+        """Buckets of the rows that enter ``layer``; ``None`` for a plan without buckets.
+
+        Raises:
+            RuntimeError: Nothing was published, and ``adjacency`` is None.
+        """
+        if not self.by_degree:
+            return None
+        published = self._buckets.get("") or self._buckets.get(_node_type(layer, sources))
+        if published is not None and len(published) >= num_rows:
+            return published.first(num_rows)
+        if adjacency is None:
+            raise RuntimeError(
+                f"{layer}: the plan gives bits by degree, but the degrees of its {num_rows} rows "
+                f"are not known here. Call `publish(num_nodes, degrees)` on the quantization "
+                f"before the forward pass, store the degrees as a node attribute `deg` of the "
+                f"batch, or give {layer} one number of bits."
+            )
+        degrees = (out_degrees if sources else in_degrees)(adjacency, num_rows, flow)
+        self.settle_splits(degrees)
+        return DegreeBuckets.from_degrees(degrees, self.splits)
+
+
+def _node_type(layer: str, sources: bool) -> str:
+    """The node type in PyG's names of heterogeneous layers: ``<user___rates___item>``, ``user``."""
+    parts = re.split("_{2,}", layer.rsplit(".", 1)[-1].strip("<>"))
+    return parts[0] if sources else parts[-1]

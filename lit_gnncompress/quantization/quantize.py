@@ -1,0 +1,164 @@
+"""Fake quantization in any ``nn.Module``: put a plan to work, and take it out again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TypeVar, Union
+
+import torch
+from torch import Tensor, nn
+
+from lit_gnncompress.plan import FULL_PRECISION, BitPlan, match_layers
+from lit_gnncompress.quantization.attention import (
+    AttentionSite,
+    QuantizedAttention,
+    can_quantize,
+    check_attention,
+    restore_attention,
+    swap_attention,
+)
+from lit_gnncompress.quantization.context import GraphContext
+from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
+from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
+from lit_gnncompress.quantization.sites import FeatureSite, find_sites
+
+AnySite = Union[FeatureSite, AttentionSite]
+T = TypeVar("T")
+
+
+class Quantization:
+    """A plan at work in a module: made by :func:`quantize_`, undone by :meth:`remove`.
+
+    Attributes:
+        module: The quantized module.
+        plan: The plan.
+        context: The switch and the graph in hand, shared by all sites.
+    """
+
+    def __init__(self, module: nn.Module, plan: BitPlan, context: GraphContext) -> None:
+        self.module = module
+        self.plan = plan
+        self.context = context
+
+    @property
+    def sites(self) -> list[AnySite]:
+        """All sites, those left at 32 bits too, in the order of ``named_modules``."""
+        return [site for _, site in _installed(self.module)]
+
+    @property
+    def enabled(self) -> bool:
+        """Whether features and attention are quantized; settable."""
+        return self.context.enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self.context.enabled = enabled
+
+    def publish(
+        self,
+        num_nodes: int | Mapping[str, int],
+        degrees: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Tells the sites about the next graph; see :meth:`GraphContext.publish`."""
+        self.context.publish(num_nodes, degrees)
+
+    def remove(self) -> nn.Module:
+        """Gives the original module back, bit for bit."""
+        for layer, site in _installed(self.module):
+            if isinstance(site, FeatureSite):
+                site.uninstall()
+            else:
+                restore_attention(layer)
+        _forget_compiled()
+        return self.module
+
+
+def quantize_(
+    module: nn.Module,
+    plan: BitPlan,
+    *,
+    range: RangeMethod | Mapping[str, RangeMethod] = "mse",
+    granularity: Granularity | Mapping[str, Granularity] = "auto",
+    rounding: Rounding = "nearest",
+    percentile: float = 0.99,
+    attention_range: RangeMethod = "minmax",
+    renormalize: bool = True,
+) -> Quantization:
+    """Quantizes the features and the attention of ``module`` by ``plan``, in place.
+
+    The module keeps its parameters, buffers and ``state_dict``. What it computes changes: features
+    and attention are rounded to their codes and back at every forward pass, and gradients pass
+    straight through. Ranges are found on the fly.
+
+    Args:
+        module: Any module with PyG layers.
+        plan: Bits by layer, component and degree.
+        range: How the range of features is found, see :class:`Quantizer`; for all layers, or by
+            name or glob (layers that are not named get the default).
+        granularity: Which features share a range; likewise.
+        rounding: Rounding of features and attention.
+        percentile: Share of the values inside a percentile range.
+        attention_range: How the range of attention is found; a degree bucket shares it.
+        renormalize: Whether a node's attention sums to 1 again after rematching.
+
+    Returns:
+        The handle to switch, to inform about graphs, and to remove the quantization.
+
+    Raises:
+        ValueError: A plan that does not fit the module, a module without message passing, or one
+            that is quantized already.
+
+    Example:
+        >>> from torch_geometric.nn import GCN
+        >>> quantization = quantize_(GCN(8, 16, num_layers=2), BitPlan(features=4))
+        >>> [site.site.name for site in quantization.sites]
+        ['convs.0', 'convs.1']
+    """
+    if next(_installed(module), None) is not None:
+        raise ValueError(
+            f"{type(module).__name__} is quantized already: call remove() on its quantization."
+        )
+    layers = find_sites(module)
+    table = plan.resolve(layers)
+    ranges = _by_layer("range", range, layers, "mse")
+    granularities = _by_layer("granularity", granularity, layers, "auto")
+    context = GraphContext(plan.degree_splits, plan.degree_quantiles)
+    for site, bits in table.items():
+        if site.component == "attention" and min(bits) < FULL_PRECISION:
+            check_attention(layers[site], site)
+    # Sites at full precision are installed, too: the ledger must see all bytes.
+    for site, bits in table.items():
+        layer = layers[site]
+        if site.component == "features":
+            quantizer = Quantizer(ranges[site.name], granularities[site.name], rounding, percentile)
+            FeatureSite(site, bits, quantizer, context, layer).install(layer)
+        elif can_quantize(layer):
+            quantizer = Quantizer(attention_range, "bucket", rounding, percentile)
+            swap_attention(layer, AttentionSite(site, bits, quantizer, renormalize, context))
+    _forget_compiled()
+    return Quantization(module, plan, context)
+
+
+def _by_layer(
+    argument: str, spec: T | Mapping[str, T], layers: Mapping, default: T
+) -> dict[str, T]:
+    names = [site.name for site in layers if site.component == "features"]
+    if not isinstance(spec, Mapping):
+        return dict.fromkeys(names, spec)
+    return dict.fromkeys(names, default) | match_layers(argument, spec, names)
+
+
+def _installed(module: nn.Module) -> Iterator[tuple[nn.Module, AnySite]]:
+    for layer in list(module.modules()):
+        for hook in list(layer._forward_pre_hooks.values()):
+            if isinstance(hook, FeatureSite):
+                yield layer, hook
+        if isinstance(layer, QuantizedAttention):
+            yield layer, layer.attention_site
+
+
+def _forget_compiled() -> None:
+    # torch.compile does not notice hooks and classes that change under a compiled module.
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()

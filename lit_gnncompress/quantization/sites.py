@@ -1,0 +1,233 @@
+"""Sites: where a model's node features and attention are quantized."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import Linear as PyGLinear
+from torch_geometric.nn import MessagePassing
+
+from lit_gnncompress.plan import FULL_PRECISION, Site
+from lit_gnncompress.quantization.attention import has_attention
+from lit_gnncompress.quantization.context import GraphContext, Seen
+from lit_gnncompress.quantization.degrees import DegreeBuckets
+from lit_gnncompress.quantization.quantizer import Quantizer
+
+_ADJACENCY_NAMES = ("edge_index", "adj_t", "adj")
+
+
+def find_sites(module: nn.Module) -> dict[Site, nn.Module]:
+    """All sites of ``module``, in the order of ``named_modules``.
+
+    Features enter every :class:`~torch_geometric.nn.MessagePassing` layer and every linear layer
+    outside of one; attention leaves every message-passing layer that computes a softmax. A linear
+    layer that turns out not to see node features (by its number of rows) is left alone.
+
+    Raises:
+        ValueError: A module without message passing.
+    """
+    sites: dict[Site, nn.Module] = {}
+    inside: list[str] = []  # message-passing layers; what they hold belongs to them
+    for name, child in module.named_modules():
+        if any(name.startswith(f"{prefix}.") for prefix in inside):
+            continue
+        plain = name.replace("_orig_mod.", "")  # torch.compile wraps the modules it compiles
+        if isinstance(child, MessagePassing):
+            inside.append(name)
+            sites[Site(plain, "features")] = child
+            if has_attention(child):
+                sites[Site(plain, "attention")] = child
+        elif isinstance(child, (nn.Linear, PyGLinear)):
+            sites[Site(plain, "features")] = child
+    if not inside:
+        raise ValueError(
+            f"{type(module).__name__} has no message-passing layer, so there are no node features "
+            f"to quantize. Expected PyG convolutions, or subclasses of "
+            f"torch_geometric.nn.MessagePassing."
+        )
+    return sites
+
+
+class FeatureSite:
+    """Quantizes the node features that enter one layer; it is the layer's forward pre-hook.
+
+    Args:
+        site: Name of the layer.
+        bits: Bits of each degree bucket.
+        quantizer: How ranges are found.
+        context: The graph in hand.
+        layer: The layer that the hook is for.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        bits: tuple[int, ...],
+        quantizer: Quantizer,
+        context: GraphContext,
+        layer: nn.Module,
+    ) -> None:
+        self.site = site
+        self.bits = bits
+        self.quantizer = quantizer
+        self.context = context
+        self.seen: list[Seen] = []
+        self._parameters = list(inspect.signature(layer.forward).parameters)
+        self._static: list[_StaticInput] = []
+
+    def __call__(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Replaces the features among a layer's arguments by quantized ones."""
+        if not self.context.enabled:
+            return None
+        named = dict(zip(self._parameters, args)) | kwargs  # noqa: B905
+        key = "x" if "x" in named else self._parameters[0]
+        x = named.get(key)
+        if isinstance(layer, MessagePassing):
+            adjacency, flow = _adjacency(named), layer.flow
+        elif isinstance(x, Tensor) and x.dim() == 2 and self.context.holds_nodes(x.size(0)):
+            adjacency, flow = None, ""
+        else:
+            return None
+        x = self._quantize_all(x, adjacency, flow)
+        if key in kwargs:
+            return args, kwargs | {key: x}
+        place = self._parameters.index(key)
+        return (*args[:place], x, *args[place + 1 :]), kwargs
+
+    def _quantize_all(self, x: Any, adjacency: Any, flow: str) -> Any:
+        """Features of all nodes, or a pair: of those that send and those that receive."""
+        self.seen = []
+        static, self._static = self._static, []
+        if isinstance(x, Tensor):
+            buckets = self.context.buckets(self.site.name, x.size(0), adjacency, flow, False)
+            self.context.receivers = buckets
+            return self._quantize(x, buckets, static)
+        if not isinstance(x, (tuple, list)):
+            return x
+        senders, receivers = x
+        buckets = self.context.buckets(self.site.name, senders.size(0), adjacency, flow, True)
+        quantized = self._quantize(senders, buckets, static)
+        if receivers is None:
+            self.context.receivers = None
+            return quantized, None
+        if receivers is senders:
+            self.context.receivers = buckets
+            return quantized, quantized
+        buckets = self.context.buckets(self.site.name, receivers.size(0), adjacency, flow, False)
+        self.context.receivers = buckets
+        return quantized, self._quantize(receivers, buckets, static)
+
+    def _quantize(
+        self, x: Tensor, buckets: DegreeBuckets | None, static: list[_StaticInput]
+    ) -> Tensor:
+        """Quantizes one matrix, or finds it done already among the ``static`` ones."""
+        if set(self.bits) == {FULL_PRECISION} or x.numel() == 0:
+            self.seen.append(Seen(x.shape, buckets, None))
+            return x
+        if not x.is_floating_point():
+            raise TypeError(
+                f"{self.site.name}: features are {x.dtype}, which cannot be quantized. Cast them "
+                f"with x.float(), or give {self.site.name} {FULL_PRECISION} bits."
+            )
+        if torch.compiler.is_compiling():
+            return self._quantize_now(x, buckets)
+        for done in static:
+            if done.is_of(x, buckets):
+                self._static.append(done)
+                self.seen.append(done.seen)
+                return done.quantized
+        may_recur = not x.requires_grad and not x.is_inference()
+        if may_recur or x.device.type == "cpu":  # elsewhere the check would wait for the device
+            self._check_finite(x)
+        if not may_recur:
+            return self._quantize_now(x, buckets)
+        with torch.inference_mode(False):  # the result may be needed in training, too
+            quantized = self._quantize_now(x, buckets)
+        done = _StaticInput(x, buckets, quantized, self.seen.pop(), self._static)
+        self._static.append(done)
+        self.seen.append(done.seen)
+        return quantized
+
+    def _quantize_now(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
+        rows = x.reshape(-1, x.size(-1))
+        if buckets is not None and rows.size(0) != len(buckets):
+            raise NotImplementedError(
+                f"{self.site.name}: bits by degree need features of shape (N, F), got "
+                f"{tuple(x.shape)}. Give {self.site.name} one number of bits."
+            )
+        range = self.quantizer.find_range(rows, self.bits, buckets)
+        self.seen.append(Seen(rows.shape, buckets, range))
+        return self.quantizer.apply(rows, self.bits, buckets, range).view_as(x)
+
+    def _check_finite(self, x: Tensor) -> None:
+        if torch.isfinite(x.sum()) or torch.isfinite(x).all():
+            return
+        place = (~torch.isfinite(x)).nonzero()[0].tolist()
+        raise ValueError(
+            f"{self.site.name}: features must be finite to be quantized; node {place[0]}, column "
+            f"{place[-1]} is {float(x[tuple(place)])}. Clean the data (torch.nan_to_num), or lower "
+            f"the learning rate if it is training that diverged."
+        )
+
+    def install(self, layer: nn.Module) -> None:
+        """Becomes the forward pre-hook of ``layer``."""
+        self._handle = layer.register_forward_pre_hook(self, with_kwargs=True)
+
+    def uninstall(self) -> None:
+        """Leaves its layer."""
+        self._handle.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"seen": [], "_static": []}
+
+
+class _StaticInput:
+    """An input without gradient and what it was quantized to: such an input may recur.
+
+    What was kept is dropped together with the input, so that hidden features in evaluation, which
+    have no gradient either, are not held.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        buckets: DegreeBuckets | None,
+        quantized: Tensor,
+        seen: Seen,
+        owner: list[_StaticInput],
+    ) -> None:
+        self.source = weakref.ref(x, lambda _: owner.clear())
+        self.version = x._version
+        self.buckets = buckets
+        self.quantized = quantized
+        self.seen = seen._replace(source=self.source)
+
+    def is_of(self, x: Tensor, buckets: DegreeBuckets | None) -> bool:
+        return (
+            self.source() is x
+            and self.version == x._version
+            and (self.buckets is buckets or _same_index(self.buckets, buckets))
+        )
+
+
+def _same_index(a: DegreeBuckets | None, b: DegreeBuckets | None) -> bool:
+    return a is not None and b is not None and torch.equal(a.index, b.index)
+
+
+def _adjacency(named: dict[str, Any]) -> Any:
+    """The argument of a layer that holds its edges."""
+    for name in _ADJACENCY_NAMES:
+        if named.get(name) is not None:
+            return named[name]
+    for value in named.values():
+        if isinstance(value, Tensor) and (
+            value.layout != torch.strided or (value.dtype == torch.long and value.shape[:1] == (2,))
+        ):
+            return value
+    return None

@@ -1,0 +1,185 @@
+"""The ledger: bytes of every site, as the paper counts and as they must be kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lit_gnncompress.plan import FULL_PRECISION
+from lit_gnncompress.quantization.context import Seen
+from lit_gnncompress.quantization.quantize import AnySite, Quantization
+from lit_gnncompress.quantization.sites import FeatureSite
+from lit_gnncompress.storage.lossless import lossless_bytes
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One degree bucket of one site.
+
+    Attributes:
+        site: Name of the layer.
+        component: ``"features"`` or ``"attention"``.
+        degrees: Degrees in the bucket, as text; empty for a plan without buckets.
+        rows: Nodes, or attention coefficients (edges).
+        width: Columns: features, or heads.
+        bits: Bits of a code; 32 for untouched values.
+        bytes_codes: Codes, each row filled up to whole bytes.
+        bytes_ranges: Minima and scales in fp32; a minimum of zero is not stored.
+        bytes_lossless: Smallest exact size, where the input is known; else that in fp32.
+    """
+
+    site: str
+    component: str
+    degrees: str
+    rows: int
+    width: int
+    bits: int
+    bytes_codes: int
+    bytes_ranges: int
+    bytes_lossless: int
+
+    @property
+    def bytes_fp32(self) -> int:
+        """Size before quantization."""
+        return _FLOAT_BYTES * self.rows * self.width
+
+    @property
+    def bytes_real(self) -> int:
+        """Size of what must be kept: codes and ranges."""
+        return self.bytes_codes + self.bytes_ranges
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Bytes of all sites, for the matrices that passed them last.
+
+    Features are counted at every layer that they enter, which is what backward keeps of them. In
+    mini-batch training the rows are those of the last batch.
+
+    Attributes:
+        rows: One entry per site and bucket.
+        bytes_buckets: Bucket of each node, one byte; zero for a plan without buckets.
+    """
+
+    rows: list[LedgerRow] = field(default_factory=list)
+    bytes_buckets: int = 0
+
+    @property
+    def bytes_fp32(self) -> int:
+        """Features and attention in fp32."""
+        return sum(row.bytes_fp32 for row in self.rows)
+
+    @property
+    def bytes_real(self) -> int:
+        """All that must be kept: codes, ranges, buckets, attention."""
+        return sum(row.bytes_real for row in self.rows) + self.bytes_buckets
+
+    @property
+    def bytes_lossless(self) -> int:
+        """The same without any loss: the smallest exact size of inputs, all else in fp32."""
+        return sum(row.bytes_lossless for row in self.rows)
+
+    @property
+    def average_bits(self) -> float:
+        """Bits of a feature, on average over the elements of all sites."""
+        elements = [row.rows * row.width for row in self._features]
+        bits = [row.rows * row.width * row.bits for row in self._features]
+        return sum(bits) / max(1, sum(elements))
+
+    @property
+    def saving_paper_count(self) -> float:
+        """fp32 over codes of the features alone, without ranges: the count of SGQuant, Table III."""
+        return FULL_PRECISION / self.average_bits if self.average_bits else 1.0
+
+    @property
+    def saving_real(self) -> float:
+        """fp32 over all that must be kept."""
+        return self.bytes_fp32 / max(1, self.bytes_real) if self.rows else 1.0
+
+    @property
+    def _features(self) -> list[LedgerRow]:
+        return [row for row in self.rows if row.component == "features"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, for JSON."""
+        rows = [
+            asdict(row) | {"bytes_fp32": row.bytes_fp32, "bytes_real": row.bytes_real}
+            for row in self.rows
+        ]
+        totals = (
+            "average_bits", "saving_paper_count", "saving_real",
+            "bytes_fp32", "bytes_real", "bytes_lossless", "bytes_buckets",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in totals} | {"rows": rows}
+
+
+def ledger_of(quantization: Quantization) -> Ledger:
+    """The ledger of the matrices that passed the sites of ``quantization`` last.
+
+    Sites that nothing has passed are missing: run a forward pass first.
+    """
+    splits = quantization.context.splits
+    rows: list[LedgerRow] = []
+    nodes = 0
+    for site in quantization.sites:
+        for seen in site.seen:
+            rows += _rows_of(site, seen, splits)
+            if isinstance(site, FeatureSite) and seen.buckets is not None:
+                nodes = max(nodes, seen.shape[0])
+    return Ledger(rows, nodes)
+
+
+def _rows_of(site: AnySite, seen: Seen, splits: tuple[int, ...]) -> list[LedgerRow]:
+    width = seen.shape[1]
+    counts = [seen.shape[0]] if seen.buckets is None else seen.buckets.counts().tolist()
+    rows = []
+    for bucket, count in enumerate(counts):
+        bits = site.bits[bucket]
+        # Rows of features are read one by one and start at a byte; attention is read in order.
+        code_bits = count * width * bits
+        if isinstance(site, FeatureSite):
+            code_bits = count * 8 * -(-width * bits // 8)
+        rows.append(
+            LedgerRow(
+                site=site.site.name,
+                component=site.site.component,
+                degrees=_degrees(bucket, splits) if seen.buckets is not None else "",
+                rows=count,
+                width=width,
+                bits=bits,
+                bytes_codes=-(-code_bits // 8),
+                bytes_ranges=0 if bits == FULL_PRECISION else _range_bytes(seen, bucket, count),
+                bytes_lossless=_lossless_bytes(seen, bucket, count),
+            )
+        )
+    return rows
+
+
+def _lossless_bytes(seen: Seen, bucket: int, count: int) -> int:
+    source = None if seen.source is None else seen.source()
+    if source is None:
+        return _FLOAT_BYTES * count * seen.shape[1]
+    if seen.buckets is not None:
+        source = source[seen.buckets.index == bucket]
+    return lossless_bytes(source)[0]
+
+
+def _range_bytes(seen: Seen, bucket: int, count: int) -> int:
+    """Scales, and minima where they are not all zero."""
+    if count == 0 or seen.range is None:
+        return 0
+    lo, _, by_row = seen.range
+    by_row_here = bool(by_row[bucket if len(by_row) > 1 else 0])
+    ranges = count if by_row_here else lo.size(1)
+    if seen.buckets is not None and lo.size(0) > 1:
+        lo = lo[seen.buckets.index == bucket]
+    return ranges * _FLOAT_BYTES * (2 if bool((lo != 0).any()) else 1)
+
+
+def _degrees(bucket: int, splits: tuple[int, ...]) -> str:
+    if bucket == len(splits):
+        return f"{splits[-1]}+"
+    low = splits[bucket - 1] if bucket else 0
+    return f"{low}–{splits[bucket] - 1}" if splits[bucket] - 1 > low else str(low)
