@@ -1,0 +1,54 @@
+"""Small graph neural networks: features and attention in 1 to 8 bits, as Lightning callbacks.
+
+Names are imported where they are first used, so that ``import lit_gnncompress`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_gnncompress.compare import compare_by_seed
+    from lit_gnncompress.plan import BitPlan, Site
+    from lit_gnncompress.quantization import Quantization, Quantizer, find_sites, quantize_
+    from lit_gnncompress.results import Comparison
+    from lit_gnncompress.storage import Ledger, ledger_of
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BitPlan": "plan",
+    "Comparison": "results",
+    "Ledger": "storage",
+    "Quantization": "quantization",
+    "Quantizer": "quantization",
+    "Site": "plan",
+    "compare_by_seed": "compare",
+    "find_sites": "quantization",
+    "ledger_of": "storage",
+    "quantize_": "quantization",
+}
+
+__all__ = [
+    "BitPlan",
+    "Comparison",
+    "Ledger",
+    "Quantization",
+    "Quantizer",
+    "Site",
+    "compare_by_seed",
+    "find_sites",
+    "ledger_of",
+    "quantize_",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

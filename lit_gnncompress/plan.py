@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -142,7 +143,7 @@ class BitPlan:
     @classmethod
     def from_json(cls, text: str) -> BitPlan:
         """Reads :meth:`to_json`'s text."""
-        return cls.from_yaml(text)  # every JSON text is YAML
+        return cls._from_parsed(json.loads(text))
 
     @classmethod
     def from_yaml(cls, text: str) -> BitPlan:
@@ -151,7 +152,10 @@ class BitPlan:
         Raises:
             ValueError: Text that is not a mapping.
         """
-        plan = yaml.safe_load(text)
+        return cls._from_parsed(yaml.safe_load(text))
+
+    @classmethod
+    def _from_parsed(cls, plan: object) -> BitPlan:
         if not isinstance(plan, Mapping):
             raise ValueError(f"A bit plan is a mapping of fields, got {type(plan).__name__}.")
         return cls.from_dict(plan)
@@ -159,7 +163,8 @@ class BitPlan:
     @classmethod
     def load(cls, path: str | Path) -> BitPlan:
         """Reads a ``.json`` or ``.yaml`` file."""
-        return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
+        read = cls.from_json if Path(path).suffix == ".json" else cls.from_yaml
+        return read(Path(path).read_text(encoding="utf-8"))
 
     # --- against a model --------------------------------------------------------------------
 
@@ -174,11 +179,13 @@ class BitPlan:
                 or attention bits for a model without attention.
         """
         sites = list(sites)
-        table = dict.fromkeys(sites, (FULL_PRECISION,) * self.num_buckets)
+        untouched = (FULL_PRECISION,) * self.num_buckets
+        table = dict.fromkeys(sites, untouched)
         for component in COMPONENTS:
             spec = getattr(self, component)
             names = [site.name for site in sites if site.component == component]
-            if component == "attention" and not names and spec != FULL_PRECISION:
+            spends = spec not in (FULL_PRECISION, untouched, {})
+            if component == "attention" and not names and spends:
                 raise ValueError(
                     f"attention={_thaw(spec)!r}: the model has no attention layer. "
                     f"Leave attention at {FULL_PRECISION}."
@@ -205,8 +212,14 @@ class _FrozenBits(dict):
             (k, tuple(v) if isinstance(v, list) else v) for k, v in other.items()
         ]
 
-    def __setitem__(self, key: str, value: object) -> None:
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def _refuse(self, *args: object, **kwargs: object) -> Any:
         raise TypeError("A BitPlan is frozen: make a new one.")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    update = setdefault = pop = popitem = clear = _refuse
 
     def __reduce__(self) -> tuple:
         return type(self), (dict(self),)
@@ -235,11 +248,14 @@ def _checked_bits(where: str, bits: Any, num_buckets: int) -> int | tuple[int, .
 
 
 def _checked_bit(where: str, bits: Any) -> int:
-    if isinstance(bits, bool) or not hasattr(bits, "__index__"):
+    try:
+        if isinstance(bits, bool):
+            raise TypeError
+        bits = operator.index(bits)
+    except TypeError:
         raise TypeError(
             f"{where}={bits!r}: bits are integers from 1 to 8, or {FULL_PRECISION} for untouched."
-        )
-    bits = int(bits)
+        ) from None
     if not 1 <= bits <= 8 and bits != FULL_PRECISION:
         raise ValueError(
             f"{where}={bits}: bits are 1 to 8, or {FULL_PRECISION} for a site left untouched."
@@ -247,13 +263,18 @@ def _checked_bit(where: str, bits: Any) -> int:
     return bits
 
 
+def _checked_list(where: str, values: Any) -> list:
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(f"{where}={values!r} must be a list of ascending numbers.")
+    return list(values)
+
+
 def _checked_splits(splits: Any) -> tuple[int, ...]:
+    splits = _checked_list("degree_splits", splits)
     for split in splits:
         if isinstance(split, bool) or not hasattr(split, "__index__") or split < 1:
-            raise ValueError(
-                f"degree_splits={list(splits)!r}: {split!r} is no degree ≥ 1."
-            )
-    splits = tuple(int(s) for s in splits)
+            raise ValueError(f"degree_splits={list(splits)!r}: {split!r} is no degree ≥ 1.")
+    splits = tuple(operator.index(s) for s in splits)
     if any(a >= b for a, b in itertools.pairwise(splits)):
         raise ValueError(
             f"degree_splits={list(splits)} must ascend; did you mean {sorted(set(splits))}?"
@@ -262,7 +283,7 @@ def _checked_splits(splits: Any) -> tuple[int, ...]:
 
 
 def _checked_quantiles(quantiles: Any) -> tuple[float, ...]:
-    quantiles = tuple(float(q) for q in quantiles)
+    quantiles = tuple(float(q) for q in _checked_list("degree_quantiles", quantiles))
     ascending = all(a < b for a, b in itertools.pairwise(quantiles))
     if not ascending or any(not 0 < q < 1 for q in quantiles):
         raise ValueError(
@@ -277,9 +298,15 @@ def match_layers(argument: str, spec: Mapping[str, T], names: Sequence[str]) -> 
     A name wins over a glob, an earlier glob over a later one; a name may be shortened to its tail.
 
     Raises:
-        ValueError: A key that matches no layer, or a short name that matches several.
+        ValueError: A key that matches no layer, a short name that matches several, or a layer
+            that is named twice.
     """
-    chosen = {_full_name(argument, k, names): v for k, v in spec.items() if not _is_glob(k)}
+    chosen: dict[str, T] = {}
+    for key in itertools.filterfalse(_is_glob, spec):
+        name = _full_name(argument, key, names)
+        if name in chosen:
+            raise ValueError(f"{argument}[{key!r}] names {name} a second time. Name it once.")
+        chosen[name] = spec[key]
     for key in filter(_is_glob, spec):
         matched = [name for name in names if fnmatchcase(name, key)]
         if not matched:

@@ -38,6 +38,9 @@ class AttentionSite:
         renormalize: Whether the coefficients of a node sum to 1 again after rematching. A node
             whose coefficients all round to zero weighs its neighbours alike.
         context: The graph in hand.
+
+    Attributes:
+        original: Class of the convolution before it was swapped.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class AttentionSite:
         self.quantizer = quantizer
         self.renormalize = renormalize
         self.context = context
+        self.original: type[nn.Module]
         self.seen: list[Seen] = []
 
     def __call__(self, alpha: Tensor, index: Tensor, num_nodes: int | None) -> Tensor:
@@ -268,11 +272,11 @@ def check_attention(conv: nn.Module, site: Site) -> None:
 def swap_attention(conv: nn.Module, site: AttentionSite) -> None:
     """Turns ``conv`` into its quantized subclass."""
     conv.attention_site = site  # type: ignore[assignment]
+    site.original = type(conv)
     conv.__class__ = _REGISTRY[type(conv)]
 
 
 def restore_attention(conv: nn.Module) -> None:
     """Gives a swapped convolution its own class back."""
-    original = next(cls for cls, quantized in _REGISTRY.items() if type(conv) is quantized)
-    conv.__class__ = original
+    conv.__class__ = conv.attention_site.original  # type: ignore[union-attr, assignment]
     del conv.attention_site

@@ -52,6 +52,7 @@ class GraphContext:
         self.quantiles = tuple(quantiles)
         self.receivers: DegreeBuckets | None = None  # of the layer that is running
         self._num_nodes: tuple[int, ...] = ()
+        self._degrees: Tensor | Mapping[str, Tensor] | None = None
         self._buckets: dict[str, DegreeBuckets] = {}
 
     @property
@@ -76,7 +77,9 @@ class GraphContext:
             self._num_nodes = tuple(num_nodes.values())
         else:
             self._num_nodes = (num_nodes,)
-        self._buckets = {}
+        if degrees is not None and degrees is self._degrees and self._buckets:
+            return  # the full graph again
+        self._degrees, self._buckets = degrees, {}
         if degrees is None or not self.by_degree:
             return
         by_type = degrees if isinstance(degrees, Mapping) else {"": degrees}
@@ -86,7 +89,7 @@ class GraphContext:
 
     def clear(self) -> None:
         """Forgets what was published."""
-        self._num_nodes, self._buckets = (), {}
+        self._num_nodes, self._degrees, self._buckets = (), None, {}
 
     def settle_splits(self, degrees: Tensor) -> None:
         """Turns the plan's quantiles into splits, once, by the degrees of the whole graph."""
@@ -98,12 +101,18 @@ class GraphContext:
         return not self._num_nodes or num_rows in self._num_nodes
 
     def buckets(
-        self, layer: str, num_rows: int, adjacency: Any, flow: str, sources: bool
+        self,
+        layer: str,
+        num_rows: int,
+        adjacency: Any,
+        flow: str,
+        sources: bool,
+        needed: bool = True,
     ) -> DegreeBuckets | None:
         """Buckets of the rows that enter ``layer``; ``None`` for a plan without buckets.
 
         Raises:
-            RuntimeError: Nothing was published, and ``adjacency`` is None.
+            RuntimeError: Buckets are ``needed``, nothing was published, and ``adjacency`` is None.
         """
         if not self.by_degree:
             return None
@@ -111,6 +120,8 @@ class GraphContext:
         if published is not None and len(published) >= num_rows:
             return published.first(num_rows)
         if adjacency is None:
+            if not needed:
+                return None
             raise RuntimeError(
                 f"{layer}: the plan gives bits by degree, but the degrees of its {num_rows} rows "
                 f"are not known here. Call `publish(num_nodes, degrees)` on the quantization "

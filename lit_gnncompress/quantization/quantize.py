@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TypeVar, Union
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,7 @@ from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
 from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
 from lit_gnncompress.quantization.sites import FeatureSite, find_sites
 
-AnySite = Union[FeatureSite, AttentionSite]
-T = TypeVar("T")
+AnySite = FeatureSite | AttentionSite
 
 
 class Quantization:
@@ -63,15 +62,13 @@ class Quantization:
         """Tells the sites about the next graph; see :meth:`GraphContext.publish`."""
         self.context.publish(num_nodes, degrees)
 
+    def is_of(self, module: nn.Module) -> bool:
+        """Whether this plan is at work in ``module``."""
+        return self.module is module and next(_installed(module), None) is not None
+
     def remove(self) -> nn.Module:
         """Gives the original module back, bit for bit."""
-        for layer, site in _installed(self.module):
-            if isinstance(site, FeatureSite):
-                site.uninstall()
-            else:
-                restore_attention(layer)
-        _forget_compiled()
-        return self.module
+        return remove_quantization(self.module)
 
 
 def quantize_(
@@ -127,22 +124,36 @@ def quantize_(
     for site, bits in table.items():
         if site.component == "attention" and min(bits) < FULL_PRECISION:
             check_attention(layers[site], site)
-    # Sites at full precision are installed, too: the ledger must see all bytes.
+    for_attention = Quantizer(attention_range, "bucket", rounding, percentile)
+    quantizers = {
+        name: Quantizer(ranges[name], granularities[name], rounding, percentile) for name in ranges
+    }
+    # Nothing can fail from here on. Sites at full precision are installed, too: the ledger must
+    # see all bytes.
     for site, bits in table.items():
         layer = layers[site]
         if site.component == "features":
-            quantizer = Quantizer(ranges[site.name], granularities[site.name], rounding, percentile)
-            FeatureSite(site, bits, quantizer, context, layer).install(layer)
+            FeatureSite(site, bits, quantizers[site.name], context, layer).install(layer)
         elif can_quantize(layer):
-            quantizer = Quantizer(attention_range, "bucket", rounding, percentile)
-            swap_attention(layer, AttentionSite(site, bits, quantizer, renormalize, context))
+            swap_attention(layer, AttentionSite(site, bits, for_attention, renormalize, context))
     _forget_compiled()
     return Quantization(module, plan, context)
 
 
-def _by_layer(
-    argument: str, spec: T | Mapping[str, T], layers: Mapping, default: T
-) -> dict[str, T]:
+def remove_quantization(module: nn.Module) -> nn.Module:
+    """Undoes :func:`quantize_` in ``module`` or in the copy of a quantized one."""
+    installed = list(_installed(module))
+    for layer, site in installed:
+        if isinstance(site, FeatureSite):
+            site.uninstall()
+        else:
+            restore_attention(layer)
+    if installed:
+        _forget_compiled()
+    return module
+
+
+def _by_layer(argument: str, spec: Any, layers: Mapping, default: str) -> dict[str, Any]:
     names = [site.name for site in layers if site.component == "features"]
     if not isinstance(spec, Mapping):
         return dict.fromkeys(names, spec)

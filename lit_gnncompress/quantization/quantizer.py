@@ -85,7 +85,7 @@ class Quantizer:
         Returns:
             The rematched features, with the shape and dtype of ``x``.
         """
-        if x.numel() == 0:
+        if x.numel() == 0 or bits == FULL_PRECISION:
             return x
         return self.apply(x, bits, buckets, self.find_range(x, bits, buckets))
 

@@ -33,9 +33,10 @@ def find_sites(module: nn.Module) -> dict[Site, nn.Module]:
     sites: dict[Site, nn.Module] = {}
     inside: list[str] = []  # message-passing layers; what they hold belongs to them
     for name, child in module.named_modules():
-        if any(name.startswith(f"{prefix}.") for prefix in inside):
+        if any(name.startswith(f"{prefix}.") or not prefix for prefix in inside):
             continue
-        plain = name.replace("_orig_mod.", "")  # torch.compile wraps the modules it compiles
+        # torch.compile wraps the modules it compiles
+        plain = ".".join(part for part in name.split(".") if part != "_orig_mod")
         if isinstance(child, MessagePassing):
             inside.append(name)
             sites[Site(plain, "features")] = child
@@ -103,15 +104,16 @@ class FeatureSite:
     def _quantize_all(self, x: Any, adjacency: Any, flow: str) -> Any:
         """Features of all nodes, or a pair: of those that send and those that receive."""
         self.seen = []
-        static, self._static = self._static, []
+        # One list for life: inputs that die clear it.
+        static, self._static[:] = list(self._static), []
         if isinstance(x, Tensor):
-            buckets = self.context.buckets(self.site.name, x.size(0), adjacency, flow, False)
+            buckets = self._buckets(x, adjacency, flow, False)
             self.context.receivers = buckets
             return self._quantize(x, buckets, static)
         if not isinstance(x, (tuple, list)):
             return x
         senders, receivers = x
-        buckets = self.context.buckets(self.site.name, senders.size(0), adjacency, flow, True)
+        buckets = self._buckets(senders, adjacency, flow, True)
         quantized = self._quantize(senders, buckets, static)
         if receivers is None:
             self.context.receivers = None
@@ -119,9 +121,21 @@ class FeatureSite:
         if receivers is senders:
             self.context.receivers = buckets
             return quantized, quantized
-        buckets = self.context.buckets(self.site.name, receivers.size(0), adjacency, flow, False)
+        buckets = self._buckets(receivers, adjacency, flow, False)
         self.context.receivers = buckets
         return quantized, self._quantize(receivers, buckets, static)
+
+    def _buckets(self, x: Tensor, adjacency: Any, flow: str, sources: bool) -> DegreeBuckets | None:
+        by_degree = len(set(self.bits)) > 1
+        if x.dim() == 2:
+            name, num_rows = self.site.name, x.size(0)
+            return self.context.buckets(name, num_rows, adjacency, flow, sources, by_degree)
+        if by_degree:
+            raise NotImplementedError(
+                f"{self.site.name}: bits by degree need features of shape (N, F), got "
+                f"{tuple(x.shape)}. Give {self.site.name} one number of bits."
+            )
+        return None
 
     def _quantize(
         self, x: Tensor, buckets: DegreeBuckets | None, static: list[_StaticInput]
@@ -137,12 +151,12 @@ class FeatureSite:
             )
         if torch.compiler.is_compiling():
             return self._quantize_now(x, buckets)
-        for done in static:
+        may_recur = not x.requires_grad and not x.is_inference()
+        for done in static if may_recur else ():
             if done.is_of(x, buckets):
                 self._static.append(done)
                 self.seen.append(done.seen)
                 return done.quantized
-        may_recur = not x.requires_grad and not x.is_inference()
         if may_recur or x.device.type == "cpu":  # elsewhere the check would wait for the device
             self._check_finite(x)
         if not may_recur:
@@ -156,11 +170,6 @@ class FeatureSite:
 
     def _quantize_now(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
         rows = x.reshape(-1, x.size(-1))
-        if buckets is not None and rows.size(0) != len(buckets):
-            raise NotImplementedError(
-                f"{self.site.name}: bits by degree need features of shape (N, F), got "
-                f"{tuple(x.shape)}. Give {self.site.name} one number of bits."
-            )
         range = self.quantizer.find_range(rows, self.bits, buckets)
         self.seen.append(Seen(rows.shape, buckets, range))
         return self.quantizer.apply(rows, self.bits, buckets, range).view_as(x)
@@ -171,7 +180,7 @@ class FeatureSite:
         place = (~torch.isfinite(x)).nonzero()[0].tolist()
         raise ValueError(
             f"{self.site.name}: features must be finite to be quantized; node {place[0]}, column "
-            f"{place[-1]} is {float(x[tuple(place)])}. Clean the data (torch.nan_to_num), or lower "
+            f"{place[-1]} is {x[tuple(place)].item()}. Clean the data (torch.nan_to_num), or lower "
             f"the learning rate if it is training that diverged."
         )
 

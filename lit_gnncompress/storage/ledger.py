@@ -115,23 +115,28 @@ class Ledger:
         return {name: getattr(self, name) for name in totals} | {"rows": rows}
 
 
-def ledger_of(quantization: Quantization) -> Ledger:
+def ledger_of(quantization: Quantization, lossless: bool = True) -> Ledger:
     """The ledger of the matrices that passed the sites of ``quantization`` last.
 
     Sites that nothing has passed are missing: run a forward pass first.
+
+    Args:
+        quantization: A plan at work.
+        lossless: Whether to look for the smallest exact size of inputs, which reads all of them;
+            they count as fp32 otherwise.
     """
     splits = quantization.context.splits
     rows: list[LedgerRow] = []
     nodes = 0
     for site in quantization.sites:
         for seen in site.seen:
-            rows += _rows_of(site, seen, splits)
+            rows += _rows_of(site, seen, splits, lossless)
             if isinstance(site, FeatureSite) and seen.buckets is not None:
                 nodes = max(nodes, seen.shape[0])
     return Ledger(rows, nodes)
 
 
-def _rows_of(site: AnySite, seen: Seen, splits: tuple[int, ...]) -> list[LedgerRow]:
+def _rows_of(site: AnySite, seen: Seen, splits: tuple[int, ...], lossless: bool) -> list[LedgerRow]:
     width = seen.shape[1]
     counts = [seen.shape[0]] if seen.buckets is None else seen.buckets.counts().tolist()
     rows = []
@@ -151,14 +156,14 @@ def _rows_of(site: AnySite, seen: Seen, splits: tuple[int, ...]) -> list[LedgerR
                 bits=bits,
                 bytes_codes=-(-code_bits // 8),
                 bytes_ranges=0 if bits == FULL_PRECISION else _range_bytes(seen, bucket, count),
-                bytes_lossless=_lossless_bytes(seen, bucket, count),
+                bytes_lossless=_lossless_bytes(seen, bucket, count, lossless),
             )
         )
     return rows
 
 
-def _lossless_bytes(seen: Seen, bucket: int, count: int) -> int:
-    source = None if seen.source is None else seen.source()
+def _lossless_bytes(seen: Seen, bucket: int, count: int, look: bool) -> int:
+    source = seen.source() if look and seen.source is not None else None
     if source is None:
         return _FLOAT_BYTES * count * seen.shape[1]
     if seen.buckets is not None:

@@ -45,4 +45,4 @@ def _value_bytes(value: Tensor) -> int:
     if used.numel() == 0 or bool((used == used[0]).all()):
         return 0
     counts = (1 / used).round()
-    return 1 if bool(((counts <= 255) & (1 / counts == used)).all()) else 4
+    return 1 if bool(((counts >= 1) & (counts <= 255) & (1 / counts == used)).all()) else 4

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks NAME`; `benchmarks/results` holds what was measured."""

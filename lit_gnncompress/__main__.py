@@ -1,0 +1,6 @@
+"""`python -m lit_gnncompress`: the same as `lit-gnncompress`."""
+
+from lit_gnncompress.cli import main
+
+if __name__ == "__main__":
+    main()

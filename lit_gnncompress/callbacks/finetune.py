@@ -1,0 +1,297 @@
+"""QuantizationFinetuning: full precision first, then quantized from the best weights."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
+
+Weights = dict[str, Tensor]
+
+
+class QuantizationFinetuning(Callback):
+    """Trains in full precision first, then fine-tunes under the plan of :class:`Quantize`.
+
+    At the turn the weights of the best full-precision epoch come back, optimizers start afresh
+    with their learning rates (and those of their schedulers) scaled, and early stopping and
+    checkpoints forget their best scores, which are those of another model. The first quantized
+    epoch leaves the weights alone: its validation measures the plan without fine-tuning. At the
+    end of the fit the module holds the best quantized weights, so that fine-tuning is kept only
+    if it helped.
+
+    An :class:`~lightning.pytorch.callbacks.EarlyStopping` that would end the full-precision phase
+    brings the turn instead.
+
+    Args:
+        start_epoch: First quantized epoch. Give this or ``start``.
+        start: ``"best"``: turn once ``monitor`` has not improved for ``patience`` epochs, or when
+            only ``epochs`` of the Trainer's ``max_epochs`` are left.
+        patience: Epochs without improvement, for ``start="best"``.
+        epochs: Length of the fine-tuning; ``None`` for all that is left.
+        lr_scale: Factor on the learning rates. Training on at the full rate can hurt.
+        monitor: Logged validation metric that tells which weights are best; ``None`` for that of
+            the Trainer's EarlyStopping or ModelCheckpoint. Where these have none either,
+            fine-tuning goes on from the weights at hand and keeps the last.
+        mode: Whether the ``monitor`` is best at its ``"min"`` or ``"max"``.
+
+    Attributes:
+        full_precision_weights: Best weights of the full-precision phase, on the CPU.
+        full_precision_score: Their ``monitor``.
+        best_score: ``monitor`` of the weights that the module holds after the fit.
+        turned_at: First quantized epoch, once it has begun.
+
+    Raises:
+        MisconfigurationException: Arguments that contradict each other or the Trainer, or a
+            ``monitor`` that is not logged.
+    """
+
+    def __init__(
+        self,
+        start_epoch: int | None = None,
+        start: Literal["best"] | None = None,
+        patience: int = 50,
+        epochs: int | None = None,
+        lr_scale: float = 0.1,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
+        super().__init__()
+        if (start_epoch is None) == (start is None):
+            raise MisconfigurationException(
+                f"start_epoch={start_epoch}, start={start!r}: give one of the two, an epoch or "
+                f"start='best'."
+            )
+        if start not in (None, "best"):
+            raise MisconfigurationException(f"start={start!r} can only be 'best'.")
+        for name, value, least in (
+            ("start_epoch", start_epoch, 0),
+            ("patience", patience, 1),
+            ("epochs", epochs, 1),
+        ):
+            if value is not None and value < least:
+                raise MisconfigurationException(f"{name}={value} must be {least} or more.")
+        if not lr_scale > 0:
+            raise MisconfigurationException(f"lr_scale={lr_scale} must be positive.")
+        if mode not in ("min", "max"):
+            raise MisconfigurationException(f"mode={mode!r} must be 'min' or 'max'.")
+        self.start_epoch = start_epoch
+        self.start = start
+        self.patience = patience
+        self.epochs = epochs
+        self.lr_scale = lr_scale
+        self.monitor = monitor
+        self.mode = mode
+        self.full_precision_weights: Weights | None = None
+        self.full_precision_score: float | None = None
+        self.best_score: float | None = None
+        self.turned_at: int | None = None
+        self._best_weights: Weights | None = None
+        self._epochs_since_best = 0
+        self._turn_next = False
+
+    # --- phases -----------------------------------------------------------------------------
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the turn has come."""
+        return self.turned_at is not None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks the Trainer, and takes a place behind its early stopping."""
+        if stage != "fit":
+            return
+        quantizers = [c for c in callbacks_of(trainer) if isinstance(c, Quantize)]
+        if not quantizers:
+            raise MisconfigurationException(
+                "QuantizationFinetuning needs a plan: add a Quantize callback to the Trainer."
+            )
+        self._quantize = quantizers[0]
+        if self.monitor is None:
+            self._take_monitor(trainer)
+        if self.start == "best" and self.monitor is None:
+            raise MisconfigurationException(
+                "start='best' needs a monitor: QuantizationFinetuning(monitor='val_acc', "
+                "mode='max', …), with a metric that the module logs in validation."
+            )
+        last = trainer.max_epochs
+        if last is not None and last >= 0 and (self.start_epoch or 0) >= last:
+            raise MisconfigurationException(
+                f"start_epoch={self.start_epoch} is not below max_epochs={last}: quantization "
+                f"would never begin."
+            )
+        # A new list, since Lightning is iterating over the old one. Checkpoints stay last, so
+        # that they save what this callback has seen.
+        rest = [c for c in callbacks_of(trainer) if c is not self and not isinstance(c, Checkpoint)]
+        checkpoints = [c for c in callbacks_of(trainer) if isinstance(c, Checkpoint)]
+        trainer.callbacks = [*rest, self, *checkpoints]  # type: ignore[attr-defined]
+
+    def _take_monitor(self, trainer: Trainer) -> None:
+        for callback in [*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks]:
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None:
+                self.monitor, self.mode = monitor, callback.mode  # type: ignore[attr-defined]
+                return
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts in full precision, or where the checkpoint was."""
+        if trainer.current_epoch == 0 and not self._resumed:
+            self._begin_anew()
+        self._resumed = False
+        self._quantize.enabled = self.quantized
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the turn when it is due."""
+        if self.quantized:
+            return
+        epoch, last = trainer.current_epoch, trainer.max_epochs
+        due = self._turn_next or epoch == self.start_epoch
+        if self.start == "best" and self.epochs is not None and last is not None and last > 0:
+            due = due or epoch >= last - self.epochs
+        if due:
+            self._turn(trainer, pl_module)
+
+    def _turn(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor is not None and self._best_weights is None and trainer.current_epoch > 0:
+            self._refuse_monitor(trainer)
+        origin = "the weights at hand"
+        if self._best_weights is not None:
+            origin = f"the best weights ({self.monitor} {self.best_score:.4g})"
+            pl_module.load_state_dict(self._best_weights)
+            self.full_precision_weights = self._best_weights
+        else:
+            self.full_precision_weights = _copy(pl_module)
+        self.full_precision_score = self.best_score
+        self.turned_at = trainer.current_epoch
+        self.best_score, self._best_weights, self._turn_next = None, None, False
+        self._quantize.enabled = True
+        for optimizer in trainer.optimizers:
+            _restart(optimizer, self.lr_scale)
+        for config in trainer.lr_scheduler_configs:
+            _scale_scheduler(config.scheduler, self.lr_scale)
+        _forget_scores(trainer)
+        rank_zero_info(f"Epoch {self.turned_at}: quantization begins from {origin}.")
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Keeps the weights through the epoch that measures the plan as it is."""
+        if self.monitor is not None and trainer.current_epoch == self.turned_at:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None  # optimizers pass over parameters without gradient
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the weights where they are the best of their phase."""
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if self.monitor is None or trainer.sanity_checking or not fitting:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            self._refuse_monitor(trainer)
+        score = float(trainer.callback_metrics[self.monitor])
+        # Ranks must agree even where the metric was not synchronised.
+        score = trainer.strategy.broadcast(score)
+        best = self.best_score
+        if best is None or (score > best if self.mode == "max" else score < best):
+            self.best_score, self._best_weights = score, _copy(pl_module)
+            self._epochs_since_best = 0
+        else:
+            self._epochs_since_best += 1
+        waited = self.start == "best" and self._epochs_since_best >= self.patience
+        self._turn_next = not self.quantized and (self._turn_next or waited)
+        self._turn_instead_of_stop(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends the fine-tuning after its epochs."""
+        self._turn_instead_of_stop(trainer)
+        if self.turned_at is not None and self.epochs is not None:
+            trainer.should_stop |= trainer.current_epoch + 1 >= self.turned_at + self.epochs
+
+    def _turn_instead_of_stop(self, trainer: Trainer) -> None:
+        stopped = any(stopping.stopped_epoch > 0 for stopping in trainer.early_stopping_callbacks)
+        if not self.quantized and trainer.should_stop and stopped:
+            self._turn_next = True
+            trainer.should_stop = False
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves the best quantized weights in the module."""
+        if not self.quantized:
+            rank_zero_warn(
+                "The fit ended before the quantized phase began: the module is quantized without "
+                "fine-tuning. Raise max_epochs, or start earlier."
+            )
+        if self._best_weights is not None:
+            pl_module.load_state_dict(self._best_weights)
+        self._quantize.enabled = True
+
+    def _refuse_monitor(self, trainer: Trainer) -> None:
+        logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
+        raise MisconfigurationException(
+            f"monitor={self.monitor!r} is not logged in validation. Logged are: {logged}."
+        )
+
+    # --- state ------------------------------------------------------------------------------
+
+    _STATE = (
+        "full_precision_weights", "full_precision_score", "best_score", "turned_at",
+        "_best_weights", "_epochs_since_best", "_turn_next",
+    )  # fmt: skip
+    _resumed = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Phase, scores and best weights."""
+        return {name: getattr(self, name) for name in self._STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where :meth:`state_dict` was taken."""
+        for name in self._STATE:
+            setattr(self, name, state_dict[name])
+        self._resumed = True
+
+    def _begin_anew(self) -> None:
+        self.full_precision_weights = self.full_precision_score = None
+        self.best_score = self.turned_at = self._best_weights = None
+        self._epochs_since_best, self._turn_next = 0, False
+
+
+def _copy(pl_module: LightningModule) -> Weights:
+    return {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
+
+
+def _restart(optimizer: Optimizer, lr_scale: float) -> None:
+    optimizer.state = defaultdict(dict)  # moments of other weights
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * lr_scale
+        if "initial_lr" in group:
+            group["initial_lr"] *= lr_scale
+
+
+def _scale_scheduler(scheduler: Any, lr_scale: float) -> None:
+    for name in ("base_lrs", "_last_lr", "min_lrs"):
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, [lr * lr_scale for lr in getattr(scheduler, name)])
+
+
+def _forget_scores(trainer: Trainer) -> None:
+    """Scores of full precision are no measure for the quantized phase."""
+    for stopping in trainer.early_stopping_callbacks:
+        if isinstance(stopping, EarlyStopping):
+            stopping.wait_count = stopping.stopped_epoch = 0
+            stopping.best_score = torch.tensor(torch.inf if stopping.mode == "min" else -torch.inf)
+    for checkpoint in trainer.checkpoint_callbacks:
+        if isinstance(checkpoint, ModelCheckpoint):
+            checkpoint.best_k_models = {}
+            checkpoint.kth_best_model_path = checkpoint.best_model_path = ""
+            checkpoint.best_model_score = checkpoint.current_score = None
+            checkpoint.kth_value = torch.tensor(
+                torch.inf if checkpoint.mode == "min" else -torch.inf
+            )

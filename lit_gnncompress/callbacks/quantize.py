@@ -1,0 +1,217 @@
+"""Quantize: a plan put to work in any LightningModule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lit_gnncompress.callbacks.batches import BatchDegrees
+from lit_gnncompress.plan import BitPlan
+from lit_gnncompress.quantization.quantize import Quantization, quantize_, remove_quantization
+from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
+from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
+from lit_gnncompress.report import print_ledger
+from lit_gnncompress.storage.ledger import Ledger, ledger_of
+
+_REFUSED_STRATEGIES = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The callbacks of a Trainer, which declares no such attribute."""
+    return trainer.callbacks  # type: ignore[attr-defined]
+
+
+class Quantize(Callback):
+    """Stores node features and attention of a LightningModule in few bits (SGQuant).
+
+    The module is not touched by hand: its message-passing and linear layers quantize what enters
+    them from ``setup`` on, in training, validation, test and prediction alike, and gradients pass
+    straight through. No state is added to the module, so checkpoints load with and without the
+    callback. Logs ``quant/avg_bits`` and ``quant/saving`` (fp32 over all bytes that must be kept)
+    at the end of each training and test epoch.
+
+    For a plan by degree, the degrees of a full graph are counted in its edges. A sampled batch
+    needs them from its node attribute ``degree_attr``, or from the datamodule's graph (``data``)
+    by the ``n_id`` of its nodes; else they are counted in the batch, with a warning.
+
+    Args:
+        plan: Bits by layer, component and degree. Names are those of the LightningModule's
+            layers, or their tails: ``convs.0`` for ``model.convs.0``.
+        range: How the range of features is found: ``"mse"``, ``"minmax"`` or ``"percentile"``;
+            for all layers, or a mapping from names or globs.
+        granularity: Which features share a range: ``"auto"``, ``"tensor"``, ``"bucket"``,
+            ``"column"`` or ``"row"``; likewise. See
+            :class:`~lit_gnncompress.quantization.Quantizer`.
+        rounding: ``"nearest"``, ``"floor"`` or ``"stochastic"``.
+        percentile: Share of the values inside a percentile range.
+        attention_range: How the range of attention is found.
+        renormalize: Whether a node's attention sums to 1 again after rematching.
+        degree_attr: Node attribute with the degree in the whole graph, int of shape ``(N,)``.
+        verbose: Whether the ledger is printed after fit and test.
+
+    Raises:
+        MisconfigurationException: Two of these callbacks, a strategy that shards modules, or a
+            fit that resumes from another plan.
+        ValueError: A plan that does not fit the module.
+
+    Example:
+        >>> from lit_gnncompress import BitPlan
+        >>> quantize = Quantize(BitPlan(features=4, attention=8))
+        >>> # Trainer(callbacks=[quantize]).fit(module, data); then
+        >>> quantize.ledger.rows
+        []
+    """
+
+    def __init__(
+        self,
+        plan: BitPlan,
+        range: RangeMethod | dict[str, RangeMethod] = "mse",
+        granularity: Granularity | dict[str, Granularity] = "auto",
+        rounding: Rounding = "nearest",
+        percentile: float = 0.99,
+        attention_range: RangeMethod = "minmax",
+        renormalize: bool = True,
+        degree_attr: str = "deg",
+        verbose: bool = True,
+    ) -> None:
+        super().__init__()
+        if not isinstance(plan, BitPlan):
+            raise TypeError(
+                f"plan={plan!r} is a {type(plan).__name__}: give a BitPlan, for instance "
+                f"BitPlan(features=4), or BitPlan.from_dict(...)."
+            )
+        Quantizer(rounding=rounding, percentile=percentile)  # checks both
+        self.plan = plan
+        self.verbose = verbose
+        self._options: dict[str, Any] = {
+            "range": range,
+            "granularity": granularity,
+            "rounding": rounding,
+            "percentile": percentile,
+            "attention_range": attention_range,
+            "renormalize": renormalize,
+        }
+        self._degrees = BatchDegrees(degree_attr)
+        self._quantization: Quantization | None = None
+        self._enabled = True
+
+    @property
+    def quantization(self) -> Quantization:
+        """The plan at work.
+
+        Raises:
+            RuntimeError: Before ``setup``.
+        """
+        if self._quantization is None:
+            raise RuntimeError("Quantize has no module yet: it gets one in Trainer.fit or test.")
+        return self._quantization
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the module quantizes; settable."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._enabled = enabled
+        if self._quantization is not None:
+            self._quantization.enabled = enabled
+
+    @property
+    def ledger(self) -> Ledger:
+        """Bytes of every site, of the matrices that passed last; empty before the first pass."""
+        return Ledger() if self._quantization is None else ledger_of(self._quantization)
+
+    def remove(self) -> None:
+        """Gives the module back as it was."""
+        self.quantization.remove()
+        self._quantization = None
+
+    # --- hooks ------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Puts the plan to work, once per module."""
+        self._check(trainer)
+        self._degrees.whole_graph = getattr(getattr(trainer, "datamodule", None), "data", None)
+        if self._quantization is not None and self._quantization.is_of(pl_module):
+            return
+        if is_overridden("configure_model", pl_module):
+            pl_module.configure_model()  # Lightning calls it after setup; it may be called twice
+        remove_quantization(pl_module)  # of another callback, in an earlier Trainer
+        self._quantization = quantize_(pl_module, self.plan, **self._options)
+        self._quantization.enabled = self._enabled
+
+    def _check(self, trainer: Trainer) -> None:
+        if sum(isinstance(callback, Quantize) for callback in callbacks_of(trainer)) > 1:
+            raise MisconfigurationException(
+                "The Trainer has two Quantize callbacks. Give one, whose plan names all layers."
+            )
+        if isinstance(trainer.strategy, _REFUSED_STRATEGIES):
+            raise MisconfigurationException(
+                f"Quantize does not work with {type(trainer.strategy).__name__}, which shards "
+                f"modules. Use strategy='ddp' or a single device."
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Tells the layers about the batch's graph."""
+        self._degrees.publish(self.quantization.context, batch)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Tells the layers about the batch's graph."""
+        self._degrees.publish(self.quantization.context, batch)
+
+    on_test_batch_start = on_validation_batch_start
+    on_predict_batch_start = on_validation_batch_start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs what the plan saves."""
+        if self.enabled:
+            ledger = ledger_of(self.quantization, lossless=False)
+            pl_module.log("quant/avg_bits", ledger.average_bits, batch_size=1)
+            pl_module.log("quant/saving", ledger.saving_real, batch_size=1)
+
+    on_test_epoch_end = on_train_epoch_end
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the ledger, and forgets the graph: later calls may be about another."""
+        self.quantization.context.clear()
+        if self.verbose and self.enabled and trainer.is_global_zero:
+            print_ledger(self.ledger)
+
+    on_test_end = on_fit_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the graph."""
+        self.quantization.context.clear()
+
+    on_predict_end = on_validation_end
+
+    def state_dict(self) -> dict[str, Any]:
+        """The plan, so that a resumed fit can be checked against it."""
+        return {"plan": self.plan.to_dict()}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuses to resume a fit under another plan; testing one is welcome."""
+        saved = checkpoint.get("callbacks", {}).get(self.state_key)
+        if trainer.state.fn == TrainerFn.FITTING and saved and saved["plan"] != self.plan.to_dict():
+            raise MisconfigurationException(
+                f"The checkpoint was trained under the plan {saved['plan']}, this fit has the plan "
+                f"{self.plan.to_dict()}. Resume under the checkpoint's plan, or start a new fit "
+                f"from its weights: load_from_checkpoint, then fit without ckpt_path."
+            )

@@ -1,0 +1,7 @@
+"""LightningModules to start from, and the networks inside."""
+
+from lit_gnncompress.models.agnn import AGNN
+from lit_gnncompress.models.backbones import ModelName, build_backbone
+from lit_gnncompress.models.node_classifier import NodeClassifier
+
+__all__ = ["AGNN", "ModelName", "NodeClassifier", "build_backbone"]

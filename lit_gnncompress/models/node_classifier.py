@@ -1,0 +1,132 @@
+"""Train a graph neural network to classify nodes."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.typing import Adj
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_gnncompress.models.backbones import ModelName, build_backbone
+
+
+class NodeClassifier(L.LightningModule):
+    """Classifies the nodes of one graph, whole or in sampled neighbourhoods.
+
+    A batch is a graph with ``x``, ``edge_index`` (or the sparse ``adj_t``, which wins) and ``y``.
+    If it has a ``batch_size``, as batches of ``NeighborLoader`` do, its first ``batch_size``
+    nodes are classified, else those of ``train_mask``, ``val_mask`` or ``test_mask``.
+
+    Logs once an epoch ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc`` and ``test_acc``,
+    averaged over nodes; validation and test also over processes.
+
+    Args:
+        model: Which network: see ``build_backbone``, also for the next five arguments.
+        in_channels: Width of the input features.
+        num_classes: Number of classes.
+        hidden_channels: Width of hidden features; of all heads together for GAT and GATv2, whose
+            paper has 8 heads of 8: 64.
+        num_layers: Message passing layers.
+        dropout: Probability of dropping a hidden feature or an attention coefficient.
+        heads: Heads of GAT and GATv2, ``None`` for 8; nothing else takes it.
+        input_dropout: Probability of dropping an input feature.
+        lr: Learning rate of Adam.
+        weight_decay: L2 penalty of Adam on all parameters.
+
+    Raises:
+        ValueError: If the network cannot be built from these arguments.
+    """
+
+    def __init__(
+        self,
+        model: ModelName = "gcn",
+        *,
+        in_channels: int,
+        num_classes: int,
+        hidden_channels: int = 32,
+        num_layers: int = 2,
+        dropout: float = 0.5,
+        heads: int | None = None,
+        input_dropout: float = 0.5,
+        lr: float = 0.01,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.model = build_backbone(
+            model, in_channels, hidden_channels, num_layers, num_classes, dropout, heads
+        )
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.train_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    def forward(self, x: Tensor, edge_index: Adj) -> Tensor:
+        """Score the classes of each node.
+
+        Args:
+            x: Node features, ``(num_nodes, in_channels)``.
+            edge_index: Edges, ``(2, num_edges)`` int64 or a sparse tensor.
+
+        Returns:
+            Logits, ``(num_nodes, num_classes)``.
+        """
+        return self.model(self.input_dropout(x), edge_index)
+
+    def training_step(self, batch: Data, batch_idx: int) -> Tensor:
+        """Return the mean cross entropy of the training nodes."""
+        logits, y = self._labelled(batch, "train")
+        loss = _cross_entropy(logits, y)
+        _update(self.train_acc, logits, y)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(y))
+        self.log("train_acc", self.train_acc, on_step=False, on_epoch=True, batch_size=len(y))
+        return loss
+
+    def validation_step(self, batch: Data, batch_idx: int) -> None:
+        """Log loss and accuracy of the validation nodes."""
+        logits, y = self._labelled(batch, "val")
+        _update(self.val_acc, logits, y)
+        loss = _cross_entropy(logits, y)
+        self.log("val_loss", loss, batch_size=len(y), sync_dist=True, prog_bar=True)
+        self.log("val_acc", self.val_acc, batch_size=len(y), sync_dist=True, prog_bar=True)
+
+    def test_step(self, batch: Data, batch_idx: int) -> None:
+        """Log the accuracy of the test nodes."""
+        logits, y = self._labelled(batch, "test")
+        _update(self.test_acc, logits, y)
+        self.log("test_acc", self.test_acc, batch_size=len(y), sync_dist=True)
+
+    def predict_step(self, batch: Data, batch_idx: int) -> Tensor:
+        """Return the class of each node of the batch (of each seed, if sampled), int64."""
+        logits = self(batch.x, _edges(batch))
+        return logits[: batch.batch_size if "batch_size" in batch else None].argmax(dim=-1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam with L2 penalty."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+
+    def _labelled(self, batch: Data, stage: str) -> tuple[Tensor, Tensor]:
+        """Logits and classes of the nodes that this stage looks at."""
+        logits = self(batch.x, _edges(batch))
+        nodes = slice(batch.batch_size) if "batch_size" in batch else batch[f"{stage}_mask"]
+        return logits[nodes], batch.y[nodes]
+
+
+def _edges(batch: Data) -> Adj:
+    return batch.adj_t if "adj_t" in batch else batch.edge_index
+
+
+def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    # A random part of a graph may hold no labelled node: its loss is 0, the mean would be NaN.
+    return F.cross_entropy(logits, y, reduction="sum") / max(len(y), 1)
+
+
+def _update(metric: Metric, logits: Tensor, y: Tensor) -> None:
+    if len(y):
+        metric.update(logits, y)
