@@ -26,21 +26,22 @@ _MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def recipe(dataset: str, model: str) -> tuple[BitPlan, dict[str, str]]:
-    """The plan of a data set and model, and the granularity of its ranges by layer.
+    """The plan of a data set and model, and granularities of ranges other than the default.
 
-    Input features are nearly all of the bytes. Row-normalised binary ones are lossless at 1 bit
-    with a range per row; PubMed's tf-idf features, whose rows differ in scale, take 2 bits with a
-    range per row. Hidden features and attention take 8 bits, which is close to free; CiteSeer's
-    inputs are so wide that its hidden features must take fewer to stay above the paper's saving.
+    Input features are nearly all of the bytes. Row-normalised binary ones are lossless at 1 bit;
+    PubMed's tf-idf features, whose rows differ in scale, take 2 bits with a range per row. Hidden
+    features and attention take 8 bits, which is close to free; CiteSeer's inputs are so wide that
+    its hidden features must take fewer to come near the paper's saving.
     """
     first = 1 if dataset in _BINARY else 2
     if model == "agnn":
         hidden = 5 if dataset == "CiteSeer" else 8
         plan = BitPlan({"lin_in": first, "*.convs.*": hidden, "lin_out": 8}, attention=8)
-        return plan, {"lin_in": "row"}
+        return plan, {"lin_in": "row"} if dataset == "PubMed" else {}
     hidden = 4 if dataset == "CiteSeer" and model == "gcn" else 8
     attention = 8 if model == "gat" else 32
-    return BitPlan({"convs.0": first, "convs.1": hidden}, attention), {"convs.0": "row"}
+    plan = BitPlan({"convs.0": first, "convs.1": hidden}, attention)
+    return plan, {"convs.0": "row"} if dataset == "PubMed" else {}
 
 
 def build(

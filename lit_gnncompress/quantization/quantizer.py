@@ -15,6 +15,7 @@ from lit_gnncompress.quantization.ranges import (
     Levels,
     Range,
     RangeMethod,
+    clamp_codes_,
     find_range,
     step,
     wide,
@@ -148,11 +149,7 @@ class _StraightThrough(torch.autograd.Function):
             codes.add_(_FLOOR_SLACK).floor_()
         else:
             codes.add_(torch.rand_like(codes)).floor_()
-        codes.clamp_(min=0)
-        if isinstance(levels, Tensor):
-            codes = torch.minimum(codes, levels)
-        else:
-            codes.clamp_(max=levels)
+        codes = clamp_codes_(codes, levels)
         return codes.mul_(scale).add_(lo).to(x.dtype)
 
     @staticmethod

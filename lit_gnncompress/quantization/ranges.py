@@ -91,8 +91,15 @@ def find_range(
 def rematch(x: Tensor, lo: Tensor, hi: Tensor, levels: Levels) -> Tensor:
     """``x`` rounded to the nearest code and back; the arguments broadcast."""
     scale = step(lo, hi, levels)
-    codes = x.sub(lo).div_(scale).round_().clamp_(min=0)
-    return torch.minimum(codes, torch.as_tensor(levels)).mul_(scale).add_(lo)
+    codes = x.sub(lo).div_(scale).round_()
+    return clamp_codes_(codes, levels).mul_(scale).add_(lo)
+
+
+def clamp_codes_(codes: Tensor, levels: Levels) -> Tensor:
+    """Clips ``codes`` to 0 … ``levels``, in place where it can be."""
+    if isinstance(levels, Tensor):
+        return torch.minimum(codes.clamp_(min=0), levels)
+    return codes.clamp_(0, levels)
 
 
 def step(lo: Tensor, hi: Tensor, levels: Levels) -> Tensor:

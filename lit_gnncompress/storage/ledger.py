@@ -90,7 +90,7 @@ class Ledger:
 
     @property
     def saving_paper_count(self) -> float:
-        """fp32 over codes of the features alone, without ranges: the count of SGQuant, Table III."""
+        """fp32 over codes, of features alone and without ranges: the count of SGQuant."""
         return FULL_PRECISION / self.average_bits if self.average_bits else 1.0
 
     @property

@@ -1,0 +1,31 @@
+# Each target sets itself up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/ready
+	$(BIN)/lit-gnncompress compare --config examples/demo.yaml --seeds 5 --out runs/demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks overhead --json benchmarks/results/overhead.json --markdown benchmarks/results/overhead.md
+	$(BIN)/python -m benchmarks table3 --json benchmarks/results/table3.json --markdown benchmarks/results/table3.md
+
+# torch goes first and pinned: a newer one would bring its CUDA libraries along.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch .venv/ready
+
+clean:
+	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache
