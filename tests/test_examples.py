@@ -1,0 +1,57 @@
+"""Every example runs, at small size."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_gnncompress import BitPlan
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*args, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("model", ["sage", "gat", "custom"])
+def test_your_own_module(model, tmp_path):
+    script = str(ROOT / "examples/your_own_module.py")
+    done = run(script, "--model", model, "--epochs", "8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    accuracy = float(re.search(r"accuracy at 4 bits: (\S+)", done.stdout)[1])
+    assert accuracy > 0.5
+    assert "8.0×" in done.stdout  # the ledger: 4 bits instead of 32
+
+
+def test_your_own_module_imports_only_the_callbacks():
+    lines = (ROOT / "examples/your_own_module.py").read_text().splitlines()
+    ours = [line for line in lines if line.startswith("from lit_gnncompress")]
+    assert ours == [
+        "from lit_gnncompress import BitPlan",
+        "from lit_gnncompress.callbacks import QuantizationFinetuning, Quantize",
+    ]
+
+
+def test_cora(tmp_path):
+    if "GNNCOMPRESS_DATA" not in os.environ:
+        pytest.skip("GNNCOMPRESS_DATA is not set: Cora is not at hand")
+    config = str(ROOT / "examples/cora.yaml")
+    small = ("--trainer.max_epochs=3", f"--data.init_args.processed_dir={tmp_path}")
+    done = run("-m", "lit_gnncompress", "fit", "--config", config, *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Bytes of features and attention" in done.stdout
+    assert list(tmp_path.glob("runs/cora/**/*.ckpt"))
+
+
+def test_plans_of_the_readme():
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    plans = [BitPlan.from_dict(yaml.safe_load(block)["plan"]) for block in blocks]
+    assert [plan.num_buckets for plan in plans] == [3]
