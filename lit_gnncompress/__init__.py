@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lit_gnncompress.compare import compare_by_seed
     from lit_gnncompress.plan import BitPlan, Site
-    from lit_gnncompress.quantization import Quantization, Quantizer, find_sites, quantize_
+    from lit_gnncompress.quantization import (
+        Quantization,
+        Quantizer,
+        find_sites,
+        quantize_,
+        remove_quantization,
+    )
     from lit_gnncompress.results import Comparison
     from lit_gnncompress.storage import Ledger, ledger_of
 
@@ -28,6 +34,7 @@ _HOMES = {
     "find_sites": "quantization",
     "ledger_of": "storage",
     "quantize_": "quantization",
+    "remove_quantization": "quantization",
 }
 
 __all__ = [
@@ -41,6 +48,7 @@ __all__ = [
     "find_sites",
     "ledger_of",
     "quantize_",
+    "remove_quantization",
 ]
 
 

@@ -86,6 +86,8 @@ class BatchDegrees:
     def _counted(self, graph: Data) -> Tensor:
         """In-degrees by the edges of ``graph``, counted once."""
         adjacency = graph.adj_t if "adj_t" in graph else graph.edge_index
+        if isinstance(adjacency, Tensor) and adjacency.is_inference():
+            return in_degrees(adjacency, graph.num_nodes)  # made for this batch, without a version
         version = adjacency._version if isinstance(adjacency, Tensor) else 0
         if self._last is not None and self._last[0]() is adjacency and self._last[1] == version:
             return self._last[2]

@@ -2,7 +2,7 @@
 
 from lit_gnncompress.quantization.attention import QuantizedAttention, register_attention
 from lit_gnncompress.quantization.degrees import DegreeBuckets, in_degrees
-from lit_gnncompress.quantization.quantize import Quantization, quantize_
+from lit_gnncompress.quantization.quantize import Quantization, quantize_, remove_quantization
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.sites import find_sites
 
@@ -15,4 +15,5 @@ __all__ = [
     "in_degrees",
     "quantize_",
     "register_attention",
+    "remove_quantization",
 ]

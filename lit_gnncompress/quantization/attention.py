@@ -35,8 +35,8 @@ class AttentionSite:
         site: Name of the convolution.
         bits: Bits of each degree bucket of the receiving node.
         quantizer: How ranges are found.
-        renormalize: Whether the coefficients of a node sum to 1 again after rematching. A node
-            whose coefficients all round to zero weighs its neighbours alike.
+        renormalize: Whether the coefficients of a node sum to 1 again after rematching, which
+            gradients see. A node whose coefficients all round to zero weighs its neighbours alike.
         context: The graph in hand.
 
     Attributes:
@@ -184,8 +184,10 @@ class QuantizedTransformerConv(QuantizedAttention, TransformerConv):
         size_i: int | None,
     ) -> Tensor:
         if self.lin_edge is not None:
-            edge = self.lin_edge(edge_attr).view(-1, self.heads, self.out_channels)
-            key_j, value_j = key_j + edge, value_j + edge
+            edge_attr = self.lin_edge(edge_attr).view(-1, self.heads, self.out_channels)
+            key_j = key_j + edge_attr
+        if edge_attr is not None:
+            value_j = value_j + edge_attr
         logits = (query_i * key_j).sum(dim=-1) / math.sqrt(self.out_channels)
         alpha = self.attention_site(softmax(logits, index, ptr, size_i), index, size_i)
         self._alpha = alpha  # what `return_attention_weights` gives

@@ -91,6 +91,15 @@ class GraphContext:
         """Forgets what was published."""
         self._num_nodes, self._degrees, self._buckets = (), None, {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        forgotten: dict[str, Any] = {
+            "receivers": None,
+            "_num_nodes": (),
+            "_degrees": None,
+            "_buckets": {},
+        }
+        return self.__dict__ | forgotten  # graphs are not part of a model
+
     def settle_splits(self, degrees: Tensor) -> None:
         """Turns the plan's quantiles into splits, once, by the degrees of the whole graph."""
         if self.quantiles and not self.splits:

@@ -64,7 +64,7 @@ class Quantization:
 
     def is_of(self, module: nn.Module) -> bool:
         """Whether this plan is at work in ``module``."""
-        return self.module is module and next(_installed(module), None) is not None
+        return self.module is module and any(s.context is self.context for s in self.sites)
 
     def remove(self) -> nn.Module:
         """Gives the original module back, bit for bit."""
@@ -114,7 +114,8 @@ def quantize_(
     """
     if next(_installed(module), None) is not None:
         raise ValueError(
-            f"{type(module).__name__} is quantized already: call remove() on its quantization."
+            f"{type(module).__name__} is quantized already: undo that with "
+            f"remove() of its quantization, or with remove_quantization(module)."
         )
     layers = find_sites(module)
     table = plan.resolve(layers)

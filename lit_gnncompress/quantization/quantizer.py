@@ -44,7 +44,8 @@ class Quantizer:
             ``"column"`` (of a bucket), a ``"row"``. ``"auto"`` shares by bucket, but gives rows a
             min/max range of their own where that lowers the squared error by more than the same
             bytes would if spent on the codes: row-normalised binary features become lossless.
-        rounding: ``"nearest"``, ``"floor"`` (the paper's) or ``"stochastic"``.
+        rounding: ``"nearest"``, ``"floor"`` (the paper's) or ``"stochastic"``. An input that
+            recurs from step to step is rounded once, as if it were stored.
         percentile: Share of the values up to the upper end, for ``range="percentile"``.
 
     Raises:
@@ -85,6 +86,9 @@ class Quantizer:
 
         Returns:
             The rematched features, with the shape and dtype of ``x``.
+
+        Raises:
+            ValueError: Bits outside 1–8 and 32, or bits by bucket without ``buckets``.
         """
         if x.numel() == 0 or bits == FULL_PRECISION:
             return x
@@ -97,6 +101,11 @@ class Quantizer:
         if buckets is None:
             buckets = DegreeBuckets(torch.zeros(x.size(0), dtype=torch.long, device=x.device), 1)
         levels = _levels(bits, x)
+        if isinstance(levels, Tensor) and buckets.num_buckets != len(levels):
+            raise ValueError(
+                f"bits={bits} are {len(levels)} for {buckets.num_buckets} bucket(s): give the "
+                f"DegreeBuckets of the rows, with one number of bits for each."
+            )
         return find_range(x, levels, buckets, self.range, self.granularity, self.percentile)
 
     def apply(
@@ -127,6 +136,9 @@ _CHOICES = {
 
 def _levels(bits: int | tuple[int, ...], x: Tensor) -> Levels:
     """The highest code, by bucket where the buckets differ."""
+    for b in (bits,) if isinstance(bits, int) else bits:
+        if not 1 <= b <= 8 and b != FULL_PRECISION:
+            raise ValueError(f"bits={b}: bits are 1 to 8, or {FULL_PRECISION} for untouched.")
     if not isinstance(bits, int):
         if len(set(bits)) > 1:
             # Rows at full precision are put back later; any code does for them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lit_gnncompress.quantization.attention import has_attention
 from lit_gnncompress.quantization.context import GraphContext, Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.quantizer import Quantizer
+from lit_gnncompress.quantization.static import StaticInput
 
 _ADJACENCY_NAMES = ("edge_index", "adj_t", "adj")
 
@@ -78,7 +80,7 @@ class FeatureSite:
         self.context = context
         self.seen: list[Seen] = []
         self._parameters = list(inspect.signature(layer.forward).parameters)
-        self._static: list[_StaticInput] = []
+        self._static: list[StaticInput] = []
 
     def __call__(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -87,7 +89,7 @@ class FeatureSite:
         if not self.context.enabled:
             return None
         named = dict(zip(self._parameters, args)) | kwargs  # noqa: B905
-        key = "x" if "x" in named else self._parameters[0]
+        key = "x" if "x" in self._parameters else self._parameters[0]
         x = named.get(key)
         if isinstance(layer, MessagePassing):
             adjacency, flow = _adjacency(named), layer.flow
@@ -110,6 +112,8 @@ class FeatureSite:
             buckets = self._buckets(x, adjacency, flow, False)
             self.context.receivers = buckets
             return self._quantize(x, buckets, static)
+        if isinstance(x, Mapping):
+            return {node_type: self._of_type(node_type, x[node_type], static) for node_type in x}
         if not isinstance(x, (tuple, list)):
             return x
         senders, receivers = x
@@ -125,6 +129,13 @@ class FeatureSite:
         self.context.receivers = buckets
         return quantized, self._quantize(receivers, buckets, static)
 
+    def _of_type(self, node_type: str, x: Tensor, static: list[StaticInput]) -> Tensor:
+        """Features of one node type, for layers that take a mapping of all."""
+        by_degree = len(set(self.bits)) > 1
+        name = f"{self.site.name}.{node_type}"
+        buckets = self.context.buckets(name, x.size(0), None, "", False, by_degree)
+        return self._quantize(x, buckets, static)
+
     def _buckets(self, x: Tensor, adjacency: Any, flow: str, sources: bool) -> DegreeBuckets | None:
         by_degree = len(set(self.bits)) > 1
         if x.dim() == 2:
@@ -138,11 +149,12 @@ class FeatureSite:
         return None
 
     def _quantize(
-        self, x: Tensor, buckets: DegreeBuckets | None, static: list[_StaticInput]
+        self, x: Tensor, buckets: DegreeBuckets | None, static: list[StaticInput]
     ) -> Tensor:
         """Quantizes one matrix, or finds it done already among the ``static`` ones."""
         if set(self.bits) == {FULL_PRECISION} or x.numel() == 0:
-            self.seen.append(Seen(x.shape, buckets, None))
+            source = None if torch.compiler.is_compiling() else weakref.ref(x)
+            self.seen.append(Seen(x.shape, buckets, None, source))
             return x
         if not x.is_floating_point():
             raise TypeError(
@@ -163,7 +175,7 @@ class FeatureSite:
             return self._quantize_now(x, buckets)
         with torch.inference_mode(False):  # the result may be needed in training, too
             quantized = self._quantize_now(x, buckets)
-        done = _StaticInput(x, buckets, quantized, self.seen.pop(), self._static)
+        done = StaticInput(x, buckets, quantized, self.seen.pop(), self._static)
         self._static.append(done)
         self.seen.append(done.seen)
         return quantized
@@ -194,39 +206,6 @@ class FeatureSite:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"seen": [], "_static": []}
-
-
-class _StaticInput:
-    """An input without gradient and what it was quantized to: such an input may recur.
-
-    What was kept is dropped together with the input, so that hidden features in evaluation, which
-    have no gradient either, are not held.
-    """
-
-    def __init__(
-        self,
-        x: Tensor,
-        buckets: DegreeBuckets | None,
-        quantized: Tensor,
-        seen: Seen,
-        owner: list[_StaticInput],
-    ) -> None:
-        self.source = weakref.ref(x, lambda _: owner.clear())
-        self.version = x._version
-        self.buckets = buckets
-        self.quantized = quantized
-        self.seen = seen._replace(source=self.source)
-
-    def is_of(self, x: Tensor, buckets: DegreeBuckets | None) -> bool:
-        return (
-            self.source() is x
-            and self.version == x._version
-            and (self.buckets is buckets or _same_index(self.buckets, buckets))
-        )
-
-
-def _same_index(a: DegreeBuckets | None, b: DegreeBuckets | None) -> bool:
-    return a is not None and b is not None and torch.equal(a.index, b.index)
 
 
 def _adjacency(named: dict[str, Any]) -> Any:

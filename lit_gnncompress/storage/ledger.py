@@ -175,6 +175,9 @@ def _range_bytes(seen: Seen, bucket: int, count: int) -> int:
     """Scales, and minima where they are not all zero."""
     if count == 0 or seen.range is None:
         return 0
+    shared_by_buckets = seen.buckets is not None and len(seen.range.lo) == 1
+    if shared_by_buckets and bucket > 0:
+        return 0
     lo, _, by_row = seen.range
     by_row_here = bool(by_row[bucket if len(by_row) > 1 else 0])
     ranges = count if by_row_here else lo.size(1)

@@ -82,7 +82,7 @@ def test_heterogeneous_layers_are_named_by_their_edges():
 def test_a_module_is_quantized_once():
     model = GCN(5, 5, num_layers=2)
     quantization = quantize_(model, BitPlan(4))
-    with pytest.raises(ValueError, match=r"GCN is quantized already: call remove\(\)"):
+    with pytest.raises(ValueError, match=r"GCN is quantized already: .*remove_quantization"):
         quantize_(model, BitPlan(4))
     quantization.remove()
     quantize_(model, BitPlan(2)).remove()

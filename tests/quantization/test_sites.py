@@ -3,7 +3,16 @@ import gc
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GCN, GATConv, GCNConv, GINConv, Linear, SAGEConv
+from torch_geometric.nn import (
+    GCN,
+    GATConv,
+    GCNConv,
+    GINConv,
+    HGTConv,
+    Linear,
+    MessagePassing,
+    SAGEConv,
+)
 
 from lit_gnncompress.plan import BitPlan, Site
 from lit_gnncompress.quantization import Quantizer, find_sites, quantize_
@@ -213,3 +222,32 @@ def test_stacked_features_share_one_number_of_bits(bits):
         return
     with pytest.raises(NotImplementedError, match=r"shape \(N, F\), got \(2, 4, 5\). Give .*one"):
         conv(x, EDGES)
+
+
+def test_features_by_node_type():
+    """HGTConv takes a mapping of features; each type is quantized on its own."""
+    torch.manual_seed(0)
+    metadata = (["a", "b"], [("a", "to", "b"), ("b", "to", "a")])
+    conv = HGTConv(6, 8, metadata)
+    x = {"a": torch.rand(5, 6), "b": torch.rand(7, 6)}
+    edges = {
+        ("a", "to", "b"): torch.tensor([[0, 1, 4], [2, 6, 0]]),
+        ("b", "to", "a"): torch.tensor([[1, 5], [3, 0]]),
+    }
+    expected = conv({name: Quantizer()(value, 2) for name, value in x.items()}, edges)
+    quantization = quantize_(conv, BitPlan(features=2))
+    out = conv(x, edges)
+    for node_type in x:
+        torch.testing.assert_close(out[node_type], expected[node_type])
+    assert [seen.shape[0] for seen in quantization.sites[0].seen] == [5, 7]
+
+
+def test_a_layer_that_writes_to_its_input_does_not_spoil_the_kept_one():
+    class Writes(MessagePassing):
+        def forward(self, x, edge_index):
+            return self.propagate(edge_index, x=x.mul_(2))
+
+    conv, x, edges = Writes(), torch.rand(4, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])
+    quantize_(conv, BitPlan(features=4))
+    first = conv(x, edges).clone()
+    assert torch.equal(conv(x, edges), first)
