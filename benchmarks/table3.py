@@ -11,9 +11,8 @@ from functools import partial
 from rich.progress import Progress
 
 from benchmarks.output import Output, Row
-from benchmarks.recipes import DATASETS, MODELS, build
+from benchmarks.recipes import DATASETS, MODELS, build, load
 from lit_gnncompress import compare_by_seed
-from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.results import SeedResult
 
 # Accuracy in full precision and quantized (percent), and saving: arXiv 2007.05100, Table III.
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
     with Progress(console=output.console) as progress:
         task = progress.add_task("seeds", total=len(jobs) * args.seeds)
         for dataset, model in jobs:
-            data = GraphDataModule(dataset, root=args.root)
+            data = load(dataset, args.root)
 
             def show(result: SeedResult, dataset: str = dataset, model: str = model) -> None:
                 progress.advance(task)

@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 from rich.progress import Progress
 
@@ -20,6 +20,18 @@ _COMPARE_HELP = """
 besides these, `lit-gnncompress compare --config FILE --seeds N --out FOLDER` fits once per seed and
 compares full precision with quantized; see `lit-gnncompress compare --help`
 """
+
+
+class SaveConfigBesideLogs(SaveConfigCallback):
+    """Saves the configuration where there is a logger.
+
+    Without one it would go to the working directory, over a ``config.yaml`` of the user's.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves the configuration."""
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class CompressCLI(LightningCLI):
@@ -34,6 +46,7 @@ class CompressCLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=SaveConfigBesideLogs,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,
             parser_kwargs={"description": __doc__, "epilog": _COMPARE_HELP},
@@ -83,8 +96,8 @@ def _compare(args: list[str]) -> None:
     parser.add_argument("--metric", default="test_acc", help="test metric (default: test_acc)")
     parser.add_argument("--out", default="runs/compare", help="folder of report.json and .png")
     options, of_fit = parser.parse_known_args(args)
-    for config in options.config:
-        of_fit += ["--config", config]
+    # Before the other arguments, which override them.
+    of_fit = [arg for config in options.config for arg in ("--config", config)] + of_fit
 
     def build() -> tuple[Trainer, LightningModule, Any]:
         # The seed is set already; a seed of the configuration would make all runs alike.

@@ -35,7 +35,8 @@ def compare_by_seed(
         on_result: Called after each seed, for instance to show progress.
 
     Raises:
-        MisconfigurationException: A Trainer without the two callbacks, or an unknown metric.
+        MisconfigurationException: A Trainer without the two callbacks, a fit that ends before the
+            quantized phase, or an unknown metric.
         ValueError: No seeds.
     """
     results: list[SeedResult] = []
@@ -44,9 +45,13 @@ def compare_by_seed(
         trainer, module, data = build()
         quantize, finetuning = _the(Quantize, trainer), _the(QuantizationFinetuning, trainer)
         trainer.fit(module, datamodule=data)
+        if finetuning.full_precision_weights is None:
+            raise MisconfigurationException(
+                "The fit ended before the quantized phase began, so there is nothing to compare. "
+                "Raise max_epochs, or give QuantizationFinetuning its `epochs`."
+            )
         quantized = _test(trainer, module, data, metric)
         ledger = quantize.ledger
-        assert finetuning.full_precision_weights is not None
         module.load_state_dict(finetuning.full_precision_weights)
         quantize.enabled = False
         full_precision = _test(trainer, module, data, metric)

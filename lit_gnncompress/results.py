@@ -31,6 +31,10 @@ class Interval:
         quantile = stats.t.ppf(0.975, len(values) - 1)
         return cls(mean, float(quantile) * math.sqrt(variance / len(values)))
 
+    def to_dict(self) -> dict[str, float | None]:
+        """Plain numbers; ``None`` for NaN, which JSON does not have."""
+        return {"mean": self.mean, "ci95": None if math.isnan(self.ci95) else self.ci95}
+
 
 @dataclass(frozen=True)
 class SeedResult:
@@ -78,9 +82,9 @@ class Comparison:
         return {
             "metric": self.metric,
             "seeds": [asdict(result) for result in self.results],
-            "full_precision": asdict(self.full_precision),
-            "quantized": asdict(self.quantized),
-            "delta": asdict(self.delta),
+            "full_precision": self.full_precision.to_dict(),
+            "quantized": self.quantized.to_dict(),
+            "delta": self.delta.to_dict(),
             "plan": self.plan.to_dict(),
             "ledger": self.ledger.to_dict(),
         }

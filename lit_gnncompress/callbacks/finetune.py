@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
 
@@ -23,11 +26,11 @@ class QuantizationFinetuning(Callback):
     """Trains in full precision first, then fine-tunes under the plan of :class:`Quantize`.
 
     At the turn the weights of the best full-precision epoch come back, optimizers start afresh
-    with their learning rates (and those of their schedulers) scaled, and early stopping and
-    checkpoints forget their best scores, which are those of another model. The first quantized
-    epoch leaves the weights alone: its validation measures the plan without fine-tuning. At the
-    end of the fit the module holds the best quantized weights, so that fine-tuning is kept only
-    if it helped.
+    with their learning rates (and those of their schedulers) scaled, and early stopping,
+    checkpoints and ``ReduceLROnPlateau`` forget their best scores, which are those of another
+    model. The first quantized epoch is undone before its validation, which measures the plan
+    without fine-tuning. At the end of the fit the module holds the best quantized weights, so that
+    fine-tuning is kept only if it helped.
 
     An :class:`~lightning.pytorch.callbacks.EarlyStopping` that would end the full-precision phase
     brings the turn instead.
@@ -107,7 +110,7 @@ class QuantizationFinetuning(Callback):
         return self.turned_at is not None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks the Trainer, and takes a place behind its early stopping."""
+        """Checks the Trainer, and gets between it and its early stopping."""
         if stage != "fit":
             return
         quantizers = [c for c in callbacks_of(trainer) if isinstance(c, Quantize)]
@@ -124,16 +127,23 @@ class QuantizationFinetuning(Callback):
                 "mode='max', …), with a metric that the module logs in validation."
             )
         last = trainer.max_epochs
-        if last is not None and last >= 0 and (self.start_epoch or 0) >= last:
+        too_late = last is not None and last >= 0 and (self.start_epoch or 0) >= last
+        if too_late and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise MisconfigurationException(
                 f"start_epoch={self.start_epoch} is not below max_epochs={last}: quantization "
                 f"would never begin."
             )
-        # A new list, since Lightning is iterating over the old one. Checkpoints stay last, so
-        # that they save what this callback has seen.
-        rest = [c for c in callbacks_of(trainer) if c is not self and not isinstance(c, Checkpoint)]
-        checkpoints = [c for c in callbacks_of(trainer) if isinstance(c, Checkpoint)]
-        trainer.callbacks = [*rest, self, *checkpoints]  # type: ignore[attr-defined]
+        for stopping in trainer.early_stopping_callbacks:
+            for hook in _STOPPING_HOOKS:
+                # No hook of this callback comes between an early stopping that looks at the end
+                # of the epoch (the default) and the end of the fit.
+                setattr(stopping, hook, partial(_turn_instead_of_stop, self, stopping, hook))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets go of the early stopping."""
+        for stopping in trainer.early_stopping_callbacks:
+            for hook in _STOPPING_HOOKS:
+                vars(stopping).pop(hook, None)
 
     def _take_monitor(self, trainer: Trainer) -> None:
         for callback in [*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks]:
@@ -146,6 +156,7 @@ class QuantizationFinetuning(Callback):
         """Starts in full precision, or where the checkpoint was."""
         if trainer.current_epoch == 0 and not self._resumed:
             self._begin_anew()
+            _forget_scores(trainer)
         self._resumed = False
         self._quantize.enabled = self.quantized
 
@@ -181,14 +192,14 @@ class QuantizationFinetuning(Callback):
         _forget_scores(trainer)
         rank_zero_info(f"Epoch {self.turned_at}: quantization begins from {origin}.")
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
-        """Keeps the weights through the epoch that measures the plan as it is."""
-        if self.monitor is not None and trainer.current_epoch == self.turned_at:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None  # optimizers pass over parameters without gradient
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Undoes what was trained so far under the plan, which is first measured as it is."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and self.quantized and self.monitor is not None and self.best_score is None:
+            assert self.full_precision_weights is not None
+            pl_module.load_state_dict(self.full_precision_weights)
+            for optimizer in trainer.optimizers:
+                optimizer.state = defaultdict(dict)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the weights where they are the best of their phase."""
@@ -200,27 +211,24 @@ class QuantizationFinetuning(Callback):
         score = float(trainer.callback_metrics[self.monitor])
         # Ranks must agree even where the metric was not synchronised.
         score = trainer.strategy.broadcast(score)
-        best = self.best_score
-        if best is None or (score > best if self.mode == "max" else score < best):
+        if self._is_best(score):
             self.best_score, self._best_weights = score, _copy(pl_module)
             self._epochs_since_best = 0
         else:
             self._epochs_since_best += 1
         waited = self.start == "best" and self._epochs_since_best >= self.patience
         self._turn_next = not self.quantized and (self._turn_next or waited)
-        self._turn_instead_of_stop(trainer)
+
+    def _is_best(self, score: float) -> bool:
+        best = self.best_score
+        if best is None or math.isnan(best):
+            return True
+        return score > best if self.mode == "max" else score < best
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the fine-tuning after its epochs."""
-        self._turn_instead_of_stop(trainer)
         if self.turned_at is not None and self.epochs is not None:
             trainer.should_stop |= trainer.current_epoch + 1 >= self.turned_at + self.epochs
-
-    def _turn_instead_of_stop(self, trainer: Trainer) -> None:
-        stopped = any(stopping.stopped_epoch > 0 for stopping in trainer.early_stopping_callbacks)
-        if not self.quantized and trainer.should_stop and stopped:
-            self._turn_next = True
-            trainer.should_stop = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the best quantized weights in the module."""
@@ -232,6 +240,14 @@ class QuantizationFinetuning(Callback):
         if self._best_weights is not None:
             pl_module.load_state_dict(self._best_weights)
         self._quantize.enabled = True
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leaves the module quantized, wherever the fit was interrupted."""
+        for callback in callbacks_of(trainer):
+            if isinstance(callback, Quantize):
+                callback.enabled = True
 
     def _refuse_monitor(self, trainer: Trainer) -> None:
         logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
@@ -255,7 +271,12 @@ class QuantizationFinetuning(Callback):
         """Goes on where :meth:`state_dict` was taken."""
         for name in self._STATE:
             setattr(self, name, state_dict[name])
-        self._resumed = True
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Tells a fit that resumes from a test of the checkpoint."""
+        self._resumed = trainer.state.fn == TrainerFn.FITTING
 
     def _begin_anew(self) -> None:
         self.full_precision_weights = self.full_precision_score = None
@@ -267,26 +288,49 @@ def _copy(pl_module: LightningModule) -> Weights:
     return {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
 
 
+_STOPPING_HOOKS = ("on_validation_end", "on_train_epoch_end")
+
+
+def _turn_instead_of_stop(
+    finetuning: QuantizationFinetuning,
+    stopping: EarlyStopping,
+    hook: str,
+    trainer: Trainer,
+    pl_module: LightningModule,
+) -> None:
+    """Stands in for a hook of ``stopping``: in full precision, its stop is the turn."""
+    stops_already = trainer.should_stop
+    getattr(type(stopping), hook)(stopping, trainer, pl_module)
+    if trainer.should_stop and not stops_already and not finetuning.quantized:
+        trainer.should_stop = False
+        finetuning._turn_next = True
+
+
 def _restart(optimizer: Optimizer, lr_scale: float) -> None:
     optimizer.state = defaultdict(dict)  # moments of other weights
     for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * lr_scale
-        if "initial_lr" in group:
-            group["initial_lr"] *= lr_scale
+        for name in ("lr", "initial_lr", "max_lr", "min_lr"):  # the latter are OneCycleLR's
+            if name in group:
+                group[name] = group[name] * lr_scale
 
 
 def _scale_scheduler(scheduler: Any, lr_scale: float) -> None:
-    for name in ("base_lrs", "_last_lr", "min_lrs"):
+    for name in ("base_lrs", "max_lrs", "min_lrs", "_last_lr"):
         if hasattr(scheduler, name):
             setattr(scheduler, name, [lr * lr_scale for lr in getattr(scheduler, name)])
+    if hasattr(scheduler, "eta_min"):
+        scheduler.eta_min *= lr_scale
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler._reset()
+    for part in getattr(scheduler, "_schedulers", ()):
+        _scale_scheduler(part, lr_scale)
 
 
 def _forget_scores(trainer: Trainer) -> None:
     """Scores of full precision are no measure for the quantized phase."""
     for stopping in trainer.early_stopping_callbacks:
-        if isinstance(stopping, EarlyStopping):
-            stopping.wait_count = stopping.stopped_epoch = 0
-            stopping.best_score = torch.tensor(torch.inf if stopping.mode == "min" else -torch.inf)
+        stopping.wait_count = stopping.stopped_epoch = 0
+        stopping.best_score = torch.tensor(torch.inf if stopping.mode == "min" else -torch.inf)
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint):
             checkpoint.best_k_models = {}

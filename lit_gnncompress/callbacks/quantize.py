@@ -181,8 +181,9 @@ class Quantize(Callback):
         """Logs what the plan saves."""
         if self.enabled:
             ledger = ledger_of(self.quantization, lossless=False)
-            pl_module.log("quant/avg_bits", ledger.average_bits, batch_size=1)
-            pl_module.log("quant/saving", ledger.saving_real, batch_size=1)
+            for name, value in (("avg_bits", ledger.average_bits), ("saving", ledger.saving_real)):
+                # Processes have batches, and so ledgers, of their own.
+                pl_module.log(f"quant/{name}", value, batch_size=1, sync_dist=True)
 
     on_test_epoch_end = on_train_epoch_end
 

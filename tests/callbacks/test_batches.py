@@ -10,8 +10,7 @@ from torch_geometric.utils import degree, to_torch_csr_tensor
 
 from lit_gnncompress import BitPlan
 from lit_gnncompress.data.full_graph_loader import FullGraphLoader
-
-from .tiny import Tiny, fit, make_graph, make_module, make_trainer, quantize
+from tests.callbacks.tiny import Tiny, fit, make_graph, make_module, make_trainer, quantize
 
 BY_DEGREE = BitPlan(features=[8, 2], degree_splits=[5])
 

@@ -7,8 +7,7 @@ from torch_geometric.nn import GAT, GCN
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import Quantize
 from lit_gnncompress.data.full_graph_loader import FullGraphLoader
-
-from .tiny import (
+from tests.callbacks.tiny import (
     CONVS,
     Tiny,
     fit,
@@ -148,7 +147,8 @@ def test_remove_gives_the_module_back():
 def test_after_a_fit_the_module_can_be_called_on_another_graph():
     plan = BitPlan(features=[8, 2], degree_splits=[4])
     callback, other = quantize(plan), make_graph(30, seed=5)
-    module = fit(make_trainer(callback), make_module(), make_graph(60))
+    module = make_module()
+    make_trainer(callback).fit(module, FullGraphLoader(make_graph(60)))
     module(other)
     assert sum(row.rows for row in callback.ledger.rows if row.site == CONVS[0]) == 30
 
