@@ -78,10 +78,39 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     given = list(sys.argv[1:] if args is None else args)
-    if given[:1] == ["compare"]:
-        _compare(given[1:])
-    else:
-        CompressCLI(args)
+    try:
+        if given[:1] == ["compare"]:
+            _compare(given[1:])
+        else:
+            CompressCLI(args)
+    except Exception as error:
+        cause = _own_error(error)
+        if cause is None:
+            raise
+        sys.exit(f"error: {cause}")
+
+
+def _own_error(error: BaseException | None) -> BaseException | None:
+    """The error that this package raised about its input, if that is what went wrong.
+
+    It says what to do, which the traceback through the parser and the Trainer would bury.
+    """
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        origin = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+        if origin.startswith("lit_gnncompress.") and not isinstance(error, AssertionError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
 
 
 def _compare(args: list[str]) -> None:
@@ -92,7 +121,7 @@ def _compare(args: list[str]) -> None:
         "Quantize and QuantizationFinetuning. Further arguments are those of `fit`.",
     )
     parser.add_argument("--config", action="append", default=[], help="as for `fit`; repeatable")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument("--seeds", type=_positive, default=5, help="number of seeds (default: 5)")
     parser.add_argument("--metric", default="test_acc", help="test metric (default: test_acc)")
     parser.add_argument("--out", default="runs/compare", help="folder of report.json and .png")
     options, of_fit = parser.parse_known_args(args)

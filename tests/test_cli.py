@@ -87,7 +87,7 @@ def test_other_subcommands_are_quantized(subcommand, capsys):
     ],
 )
 def test_a_bad_plan_says_what_is_wrong(plan, message, capsys):
-    with pytest.raises((Exception, SystemExit)) as caught:
+    with pytest.raises(SystemExit) as caught:  # and no traceback
         main(["fit", "--config", write(plan)])
     assert message in str(caught.value) + capsys.readouterr().err
 
@@ -129,13 +129,13 @@ def test_compare_writes_a_report(capsys):
 
 
 def test_compare_without_the_callbacks_says_so():
-    with pytest.raises(Exception, match="needs a QuantizationFinetuning callback"):
+    with pytest.raises(SystemExit, match="needs a QuantizationFinetuning callback"):
         main(["compare", "--config", write(), "--seeds", "1"])
 
 
 @pytest.mark.parametrize("seeds", ["0", "-1", "two"])
 def test_compare_needs_a_number_of_seeds(seeds, capsys):
-    with pytest.raises((ValueError, SystemExit)):
+    with pytest.raises(SystemExit):
         main(["compare", "--config", write(finetuning=FINETUNING), "--seeds", seeds])
 
 

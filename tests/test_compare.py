@@ -29,7 +29,7 @@ class Problem:
 
     def __init__(self, *leave_out, plan=None, **finetuning):
         self.leave_out, self.plan = leave_out, plan or BitPlan(features=1)
-        self.finetuning = finetuning or {"start_epoch": 2, "monitor": "val_loss"}
+        self.finetuning = finetuning or {"start_epoch": 2, "monitor": "val_loss", "mode": "min"}
         self.built, self.tested = [], []
 
     def __call__(self):
@@ -76,7 +76,7 @@ def test_seeds_differ_and_repeat():
 def test_a_plan_at_full_precision_gives_no_difference_without_fine_tuning():
     # One epoch, which only measures: the same weights twice.
     plan = BitPlan(features={"convs.0": 32, "convs.1": 32})
-    problem = Problem(plan=plan, start_epoch=4, monitor="val_loss")
+    problem = Problem(plan=plan, start_epoch=4, monitor="val_loss", mode="min")
     delta = compare_by_seed(problem, range(3)).delta
     assert (delta.mean, delta.ci95) == (0, 0)
 
@@ -101,6 +101,6 @@ def test_no_seeds_are_refused():
 
 @pytest.mark.filterwarnings("ignore:The fit ended before")
 def test_a_fit_that_never_turns_is_refused():
-    problem = Problem(start="best", patience=100, monitor="val_loss")
+    problem = Problem(start="best", patience=100, monitor="val_loss", mode="min")
     with pytest.raises(MisconfigurationException, match="ended before the quantized phase"):
         compare_by_seed(problem, [0])

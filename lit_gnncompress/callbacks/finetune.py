@@ -7,16 +7,18 @@ from collections import defaultdict
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_gnncompress.callbacks.fresh_start import (
+    forget_scores,
+    restart_optimizer,
+    scale_scheduler,
+)
 from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
 
 Weights = dict[str, Tensor]
@@ -45,7 +47,7 @@ class QuantizationFinetuning(Callback):
         monitor: Logged validation metric that tells which weights are best; ``None`` for that of
             the Trainer's EarlyStopping or ModelCheckpoint. Where these have none either,
             fine-tuning goes on from the weights at hand and keeps the last.
-        mode: Whether the ``monitor`` is best at its ``"min"`` or ``"max"``.
+        mode: Whether the ``monitor`` is best at its ``"min"`` or ``"max"``; goes with it.
 
     Attributes:
         full_precision_weights: Best weights of the full-precision phase, on the CPU.
@@ -66,7 +68,7 @@ class QuantizationFinetuning(Callback):
         epochs: int | None = None,
         lr_scale: float = 0.1,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
     ) -> None:
         super().__init__()
         if (start_epoch is None) == (start is None):
@@ -85,8 +87,13 @@ class QuantizationFinetuning(Callback):
                 raise MisconfigurationException(f"{name}={value} must be {least} or more.")
         if not lr_scale > 0:
             raise MisconfigurationException(f"lr_scale={lr_scale} must be positive.")
-        if mode not in ("min", "max"):
+        if mode not in ("min", "max", None):
             raise MisconfigurationException(f"mode={mode!r} must be 'min' or 'max'.")
+        if (monitor is None) != (mode is None):
+            raise MisconfigurationException(
+                f"monitor={monitor!r}, mode={mode!r}: give both, mode='max' for an accuracy and "
+                f"'min' for a loss, or none."
+            )
         self.start_epoch = start_epoch
         self.start = start
         self.patience = patience
@@ -156,7 +163,7 @@ class QuantizationFinetuning(Callback):
         """Starts in full precision, or where the checkpoint was."""
         if trainer.current_epoch == 0 and not self._resumed:
             self._begin_anew()
-            _forget_scores(trainer)
+            forget_scores(trainer)
         self._resumed = False
         self._quantize.enabled = self.quantized
 
@@ -186,10 +193,10 @@ class QuantizationFinetuning(Callback):
         self.best_score, self._best_weights, self._turn_next = None, None, False
         self._quantize.enabled = True
         for optimizer in trainer.optimizers:
-            _restart(optimizer, self.lr_scale)
+            restart_optimizer(optimizer, self.lr_scale)
         for config in trainer.lr_scheduler_configs:
-            _scale_scheduler(config.scheduler, self.lr_scale)
-        _forget_scores(trainer)
+            scale_scheduler(config.scheduler, self.lr_scale)
+        forget_scores(trainer)
         rank_zero_info(f"Epoch {self.turned_at}: quantization begins from {origin}.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -304,38 +311,3 @@ def _turn_instead_of_stop(
     if trainer.should_stop and not stops_already and not finetuning.quantized:
         trainer.should_stop = False
         finetuning._turn_next = True
-
-
-def _restart(optimizer: Optimizer, lr_scale: float) -> None:
-    optimizer.state = defaultdict(dict)  # moments of other weights
-    for group in optimizer.param_groups:
-        for name in ("lr", "initial_lr", "max_lr", "min_lr"):  # the latter are OneCycleLR's
-            if name in group:
-                group[name] = group[name] * lr_scale
-
-
-def _scale_scheduler(scheduler: Any, lr_scale: float) -> None:
-    for name in ("base_lrs", "max_lrs", "min_lrs", "_last_lr"):
-        if hasattr(scheduler, name):
-            setattr(scheduler, name, [lr * lr_scale for lr in getattr(scheduler, name)])
-    if hasattr(scheduler, "eta_min"):
-        scheduler.eta_min *= lr_scale
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler._reset()
-    for part in getattr(scheduler, "_schedulers", ()):
-        _scale_scheduler(part, lr_scale)
-
-
-def _forget_scores(trainer: Trainer) -> None:
-    """Scores of full precision are no measure for the quantized phase."""
-    for stopping in trainer.early_stopping_callbacks:
-        stopping.wait_count = stopping.stopped_epoch = 0
-        stopping.best_score = torch.tensor(torch.inf if stopping.mode == "min" else -torch.inf)
-    for checkpoint in trainer.checkpoint_callbacks:
-        if isinstance(checkpoint, ModelCheckpoint):
-            checkpoint.best_k_models = {}
-            checkpoint.kth_best_model_path = checkpoint.best_model_path = ""
-            checkpoint.best_model_score = checkpoint.current_score = None
-            checkpoint.kth_value = torch.tensor(
-                torch.inf if checkpoint.mode == "min" else -torch.inf
-            )

@@ -64,6 +64,7 @@ class DegreeBuckets:
     def __init__(self, index: Tensor, num_buckets: int) -> None:
         self.index = index
         self.num_buckets = num_buckets
+        self._samples: dict[int, Tensor] = {}
 
     @classmethod
     def from_degrees(cls, degrees: Tensor, splits: Sequence[int]) -> DegreeBuckets:
@@ -93,6 +94,13 @@ class DegreeBuckets:
 
         Small buckets repeat rows; the entries of an empty bucket are arbitrary rows.
         """
+        if torch.compiler.is_compiling():
+            return self._sample(rows_per_bucket)
+        if rows_per_bucket not in self._samples:  # a full graph's buckets serve all steps
+            self._samples[rows_per_bucket] = self._sample(rows_per_bucket)
+        return self._samples[rows_per_bucket]
+
+    def _sample(self, rows_per_bucket: int) -> Tensor:
         steps = torch.arange(rows_per_bucket, device=self.index.device)
         if self.num_buckets == 1:
             return (steps * len(self) // rows_per_bucket).unsqueeze(0)

@@ -19,7 +19,7 @@ RANGE_BITS = 64
 
 _CLIP_FRACTIONS = tuple(0.1 + 0.05 * i for i in range(19))  # 0.1 … 1.0
 _SAMPLE_SIZE = 2**15  # elements that decide on an MSE or percentile range
-_MIN_SAMPLE_ROWS = 64
+_MIN_SAMPLE_ROWS = 16
 _ROW_BLOCK = 1024
 
 
@@ -56,17 +56,19 @@ def find_range(
     if granularity == "row":
         return Range(*_row_range(x, levels, buckets, method, percentile), ~by_row)
     levels = levels.unsqueeze(1) if isinstance(levels, Tensor) else levels
+    rows = sample_rows(x, buckets)
     if granularity == "column":
         # (B, F, K): every column of every bucket on its own
-        values = sample_rows(x, buckets).transpose(1, 2)
+        values = rows.transpose(1, 2)
         levels = levels.unsqueeze(1) if isinstance(levels, Tensor) else levels
-        lo, hi = (m.unsqueeze(2) for m in _bucket_minmax(wide(x), wide(x), buckets))
+        lo, hi = (m.unsqueeze(2) for m in _bucket_minmax(x, x, buckets))
     else:
         # (B, K·F): all values of a bucket together
-        rows = sample_rows(x, buckets)
         values = rows.flatten(1)
-        row_lo, row_hi = (wide(m) for m in _minmax(x, dim=1))
-        lo, hi = _bucket_minmax(row_lo, row_hi, buckets)
+        if buckets.num_buckets == 1:
+            lo, hi = wide(x.amin()).view(1, 1), wide(x.amax()).view(1, 1)
+        else:
+            lo, hi = _bucket_minmax(*_minmax(x, dim=1), buckets)
 
     shares = None
     if granularity == "tensor":
@@ -75,17 +77,16 @@ def find_range(
     lo, hi = _narrowed(values, lo, hi, levels, method, percentile, shares)
 
     if granularity == "column":
-        return Range(_spread(lo.squeeze(2), buckets), _spread(hi.squeeze(2), buckets), by_row)
-    if granularity != "auto":
-        return Range(_spread(lo, buckets), _spread(hi, buckets), by_row)
-
-    by_row = _rows_pay(rows, lo, hi, levels)
+        lo, hi = lo.squeeze(2), hi.squeeze(2)
+    if granularity == "auto":
+        by_row = _rows_pay(rows, lo, hi, levels)
+    lo, hi = _spread(lo, buckets), _spread(hi, buckets)
+    on_host = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    if granularity != "auto" or (on_host and not by_row.any()):
+        return Range(lo, hi, by_row)
     own = _spread(by_row.unsqueeze(1), buckets)
-    return Range(
-        torch.where(own, row_lo, _spread(lo, buckets)),
-        torch.where(own, row_hi, _spread(hi, buckets)),
-        by_row,
-    )
+    row_lo, row_hi = (wide(m) for m in _minmax(x, dim=1))
+    return Range(torch.where(own, row_lo, lo), torch.where(own, row_hi, hi), by_row)
 
 
 def rematch(x: Tensor, lo: Tensor, hi: Tensor, levels: Levels) -> Tensor:
@@ -198,6 +199,7 @@ def _minmax(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def _bucket_minmax(row_lo: Tensor, row_hi: Tensor, buckets: DegreeBuckets) -> tuple[Tensor, Tensor]:
     """Minima and maxima ``(B, C)`` of the buckets, from those of the rows ``(N, C)``."""
+    row_lo, row_hi = wide(row_lo), wide(row_hi)
     if buckets.num_buckets == 1:
         return row_lo.amin(0, keepdim=True), row_hi.amax(0, keepdim=True)
     index = buckets.index.unsqueeze(1).expand_as(row_lo)

@@ -17,7 +17,7 @@ from lit_gnncompress.quantization.attention import has_attention
 from lit_gnncompress.quantization.context import GraphContext, Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.quantizer import Quantizer
-from lit_gnncompress.quantization.static import StaticInput
+from lit_gnncompress.quantization.static import StaticInputs
 
 _ADJACENCY_NAMES = ("edge_index", "adj_t", "adj")
 
@@ -80,7 +80,7 @@ class FeatureSite:
         self.context = context
         self.seen: list[Seen] = []
         self._parameters = list(inspect.signature(layer.forward).parameters)
-        self._static: list[StaticInput] = []
+        self._static = StaticInputs()
 
     def __call__(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -91,6 +91,8 @@ class FeatureSite:
         named = dict(zip(self._parameters, args)) | kwargs  # noqa: B905
         key = "x" if "x" in self._parameters else self._parameters[0]
         x = named.get(key)
+        if x is None:
+            return None
         if isinstance(layer, MessagePassing):
             adjacency, flow = _adjacency(named), layer.flow
         elif isinstance(x, Tensor) and x.dim() == 2 and self.context.holds_nodes(x.size(0)):
@@ -106,19 +108,17 @@ class FeatureSite:
     def _quantize_all(self, x: Any, adjacency: Any, flow: str) -> Any:
         """Features of all nodes, or a pair: of those that send and those that receive."""
         self.seen = []
-        # One list for life: inputs that die clear it.
-        static, self._static[:] = list(self._static), []
         if isinstance(x, Tensor):
             buckets = self._buckets(x, adjacency, flow, False)
             self.context.receivers = buckets
-            return self._quantize(x, buckets, static)
+            return self._quantize(x, buckets)
         if isinstance(x, Mapping):
-            return {node_type: self._of_type(node_type, x[node_type], static) for node_type in x}
+            return {node_type: self._of_type(node_type, x[node_type]) for node_type in x}
         if not isinstance(x, (tuple, list)):
             return x
         senders, receivers = x
         buckets = self._buckets(senders, adjacency, flow, True)
-        quantized = self._quantize(senders, buckets, static)
+        quantized = self._quantize(senders, buckets)
         if receivers is None:
             self.context.receivers = None
             return quantized, None
@@ -127,14 +127,14 @@ class FeatureSite:
             return quantized, quantized
         buckets = self._buckets(receivers, adjacency, flow, False)
         self.context.receivers = buckets
-        return quantized, self._quantize(receivers, buckets, static)
+        return quantized, self._quantize(receivers, buckets)
 
-    def _of_type(self, node_type: str, x: Tensor, static: list[StaticInput]) -> Tensor:
+    def _of_type(self, node_type: str, x: Tensor) -> Tensor:
         """Features of one node type, for layers that take a mapping of all."""
         by_degree = len(set(self.bits)) > 1
         name = f"{self.site.name}.{node_type}"
         buckets = self.context.buckets(name, x.size(0), None, "", False, by_degree)
-        return self._quantize(x, buckets, static)
+        return self._quantize(x, buckets)
 
     def _buckets(self, x: Tensor, adjacency: Any, flow: str, sources: bool) -> DegreeBuckets | None:
         by_degree = len(set(self.bits)) > 1
@@ -148,10 +148,8 @@ class FeatureSite:
             )
         return None
 
-    def _quantize(
-        self, x: Tensor, buckets: DegreeBuckets | None, static: list[StaticInput]
-    ) -> Tensor:
-        """Quantizes one matrix, or finds it done already among the ``static`` ones."""
+    def _quantize(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
+        """Quantizes one matrix, or finds it done already."""
         if set(self.bits) == {FULL_PRECISION} or x.numel() == 0:
             source = None if torch.compiler.is_compiling() else weakref.ref(x)
             self.seen.append(Seen(x.shape, buckets, None, source))
@@ -164,20 +162,17 @@ class FeatureSite:
         if torch.compiler.is_compiling():
             return self._quantize_now(x, buckets)
         may_recur = not x.requires_grad and not x.is_inference()
-        for done in static if may_recur else ():
-            if done.is_of(x, buckets):
-                self._static.append(done)
-                self.seen.append(done.seen)
-                return done.quantized
+        done = self._static.find(x, buckets) if may_recur else None
+        if done is not None:
+            self.seen.append(done.seen)
+            return done.quantized
         if may_recur or x.device.type == "cpu":  # elsewhere the check would wait for the device
             self._check_finite(x)
         if not may_recur:
             return self._quantize_now(x, buckets)
         with torch.inference_mode(False):  # the result may be needed in training, too
             quantized = self._quantize_now(x, buckets)
-        done = StaticInput(x, buckets, quantized, self.seen.pop(), self._static)
-        self._static.append(done)
-        self.seen.append(done.seen)
+        self.seen.append(self._static.keep(x, buckets, quantized, self.seen.pop()).seen)
         return quantized
 
     def _quantize_now(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
@@ -205,7 +200,7 @@ class FeatureSite:
         self._handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"seen": [], "_static": []}
+        return self.__dict__ | {"seen": [], "_static": StaticInputs()}
 
 
 def _adjacency(named: dict[str, Any]) -> Any:

@@ -53,7 +53,7 @@ def finetune(module=None, *callbacks, max_epochs=6, scores=None, trainer=None, *
 
 
 def test_full_precision_before_the_turn_and_quantized_after():
-    _, finetuning, record, _ = finetune(monitor="val_loss")
+    _, finetuning, record, _ = finetune(monitor="val_loss", mode="min")
     assert record.enabled == [False] * 3 + [True] * 3
     assert finetuning.turned_at == 3
     plain = Record(quantize(2))
@@ -74,7 +74,7 @@ def test_the_turn_goes_back_to_the_best_weights(mode, best):
 
 def test_the_first_quantized_epoch_only_measures():
     net = GCN(8, 16, 2, 3, norm="batch_norm")
-    _, finetuning, record, _ = finetune(make_module(net=net), monitor="val_loss")
+    _, finetuning, record, _ = finetune(make_module(net=net), monitor="val_loss", mode="min")
     assert same(record.weights[3], finetuning.full_precision_weights)
     assert not same(record.weights[3], record.weights[4])
     assert not same(record.weights[4], record.weights[5])
@@ -84,7 +84,11 @@ def test_the_first_quantized_epoch_only_measures():
 
 def test_measuring_waits_for_a_validation():
     _, finetuning, record, _ = finetune(
-        monitor="val_loss", start_epoch=2, max_epochs=6, trainer={"check_val_every_n_epoch": 2}
+        monitor="val_loss",
+        mode="min",
+        start_epoch=2,
+        max_epochs=6,
+        trainer={"check_val_every_n_epoch": 2},
     )
     assert same(record.weights[1], finetuning.full_precision_weights)  # epochs 0-1 and 2-3
     assert not same(record.weights[1], record.weights[2])
@@ -102,7 +106,7 @@ def test_the_fit_ends_with_the_best_quantized_weights(mode, best):
 
 def test_a_diverged_first_epoch_is_not_the_best():
     nan = float("nan")
-    _, finetuning, record, _ = finetune(scores=[nan, 2, 3, nan, 5, 6], monitor="score")
+    _, finetuning, record, _ = finetune(scores=[nan, 2, 3, nan, 5, 6], monitor="score", mode="min")
     assert finetuning.full_precision_score == 2
     assert same(finetuning.full_precision_weights, record.weights[1])
     assert finetuning.best_score == 5
@@ -111,7 +115,8 @@ def test_a_diverged_first_epoch_is_not_the_best():
 @pytest.mark.parametrize("monitor", [None, "val_loss"])
 def test_optimizers_start_afresh(monitor):
     module = make_module(optimizer=lambda p: SGD(p, lr=0.1, momentum=0.9))
-    _, _, record, trainer = finetune(module, monitor=monitor)
+    arguments = {} if monitor is None else {"monitor": monitor, "mode": "min"}
+    _, _, record, trainer = finetune(module, **arguments)
     assert record.moments == [False, True, True, False, monitor is None, True]
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)
 
@@ -206,14 +211,19 @@ def test_early_stopping_is_let_go_after_the_fit():
 
 def test_patience_brings_the_turn():
     _, finetuning, record, _ = finetune(
-        scores=[3, 1, 2, 2, 5, 5, 5], start="best", patience=2, monitor="score", max_epochs=7
+        scores=[3, 1, 2, 2, 5, 5, 5],
+        start="best",
+        patience=2,
+        monitor="score",
+        mode="min",
+        max_epochs=7,
     )
     assert finetuning.turned_at == 4
     assert same(finetuning.full_precision_weights, record.weights[1])
 
 
 def test_fine_tuning_keeps_its_epochs_free_and_ends_after_them():
-    arguments = {"start": "best", "epochs": 2, "monitor": "score"}
+    arguments = {"start": "best", "epochs": 2, "monitor": "score", "mode": "min"}
     _, finetuning, record, _ = finetune(
         scores=[6, 5, 4, 3, 2, 1], patience=50, max_epochs=6, **arguments
     )
@@ -228,7 +238,7 @@ def test_fine_tuning_keeps_its_epochs_free_and_ends_after_them():
 
 
 def test_the_best_checkpoint_is_of_a_quantized_epoch(tmp_path):
-    checkpoint = ModelCheckpoint(tmp_path, monitor="score", filename="{epoch}")
+    checkpoint = ModelCheckpoint(tmp_path, monitor="score", mode="min", filename="{epoch}")
     scores = [1, 0, 2, 7, 5, 6]
     finetune(None, checkpoint, scores=scores, trainer={"enable_checkpointing": True})
     assert checkpoint.best_model_path.endswith("epoch=4.ckpt")
@@ -240,7 +250,9 @@ def test_the_best_checkpoint_is_of_a_quantized_epoch(tmp_path):
 
 def test_a_fit_that_ends_before_the_turn_warns_and_is_quantized():
     with pytest.warns(UserWarning, match="ended before the quantized phase began"):
-        _, finetuning, record, _ = finetune(start="best", monitor="val_loss", max_epochs=2)
+        _, finetuning, record, _ = finetune(
+            start="best", monitor="val_loss", mode="min", max_epochs=2
+        )
     assert finetuning.turned_at is None
     assert record.quantize.enabled
 
@@ -257,7 +269,7 @@ def test_an_interrupted_fit_leaves_the_module_quantized():
 
 def test_fast_dev_run_runs():
     with pytest.warns(UserWarning, match="ended before the quantized phase began"):
-        finetune(start_epoch=150, monitor="val_loss", trainer={"fast_dev_run": True})
+        finetune(start_epoch=150, monitor="val_loss", mode="min", trainer={"fast_dev_run": True})
 
 
 def test_without_a_monitor_the_last_weights_stay():
@@ -313,7 +325,7 @@ class ManualRaw(Manual):
 )
 def test_every_way_of_training_measures_then_trains(kind, arguments):
     torch.manual_seed(0)
-    _, _, record, _ = finetune(kind(), monitor="val_loss", trainer=arguments)
+    _, _, record, _ = finetune(kind(), monitor="val_loss", mode="min", trainer=arguments)
     best = [same(record.weights[3], w) for w in record.weights[:3]]
     assert any(best)
     assert not same(record.weights[3], record.weights[4])
@@ -343,7 +355,8 @@ def test_a_compiled_network_turns_too():
         ({"start": "best", "patience": 0}, "patience=0 must be 1 or more"),
         ({"start_epoch": 3, "epochs": 0}, "epochs=0 must be 1 or more"),
         ({"start_epoch": 3, "lr_scale": 0.0}, r"lr_scale=0\.0 must be positive"),
-        ({"start_epoch": 3, "mode": "best"}, "mode='best' must be 'min' or 'max'"),
+        ({"start_epoch": 3, "mode": "best"}, "must be .min. or .max."),
+        ({"start_epoch": 3, "monitor": "val_acc"}, "give both, mode=.max. for an accuracy"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
@@ -368,10 +381,13 @@ def test_waiting_for_the_best_without_a_monitor_is_refused():
 
 def test_a_monitor_that_is_not_logged_is_refused_with_those_that_are():
     with pytest.raises(MisconfigurationException, match=r"'val_auc' is not logged.*: val_loss\."):
-        finetune(monitor="val_auc")
+        finetune(monitor="val_auc", mode="min")
 
 
 def test_a_monitor_without_validation_is_refused():
-    callback, finetuning = quantize(), QuantizationFinetuning(start_epoch=1, monitor="val_loss")
+    callback, finetuning = (
+        quantize(),
+        QuantizationFinetuning(start_epoch=1, monitor="val_loss", mode="min"),
+    )
     with pytest.raises(MisconfigurationException, match=r"'val_loss' is not logged in validation"):
         make_trainer(callback, finetuning).fit(make_module(), FullGraphLoader(make_graph()))

@@ -24,7 +24,9 @@ def run(folder, max_epochs=7, ckpt_path=None, *, early_stopping=False, **finetun
     """Fits a new module with new callbacks; a checkpoint of every epoch goes to ``folder``."""
     callbacks = [
         quantize(2),
-        QuantizationFinetuning(**finetuning or {"start_epoch": 3, "monitor": "val_loss"}),
+        QuantizationFinetuning(
+            **finetuning or {"start_epoch": 3, "monitor": "val_loss", "mode": "min"}
+        ),
         ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1),
         *([EarlyStopping("score", patience=1)] if early_stopping else []),
     ]
@@ -67,7 +69,7 @@ def test_a_turn_that_was_due_is_made_after_resuming(epoch, tmp_path):
 def test_a_stopped_fit_goes_on(tmp_path):
     whole, _, _ = run(tmp_path / "whole")
     with pytest.warns(UserWarning, match="ended before"):
-        run(tmp_path / "part", 4, start="best", patience=100, monitor="val_loss")
+        run(tmp_path / "part", 4, start="best", patience=100, monitor="val_loss", mode="min")
     resumed, _, _ = run(tmp_path / "part", ckpt_path=tmp_path / "part/epoch=2.ckpt")
     assert same(weights_of(whole), weights_of(resumed))
 
