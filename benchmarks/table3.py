@@ -91,9 +91,13 @@ def table(rows: list[Row]) -> str:
         "| paper | saving, all bytes | lossless | goal | plan |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    order = [(d, m) for d in DATASETS for m in MODELS]
-    for row in sorted(rows, key=lambda r: order.index((r["dataset"], r["model"]))):
-        paper_fp32, paper_quant, paper_saving = PAPER[row["dataset"], row["model"]]
+    measured = {(row["dataset"], row["model"]): row for row in rows}
+    for dataset, model in PAPER:
+        row = measured.get((dataset, model), {})
+        if not row:
+            lines.append(f"| {dataset} | {model.upper()} | not measured |" + " |" * 9)
+            continue
+        paper_fp32, paper_quant, paper_saving = PAPER[dataset, model]
         saves = row["saving_paper_count"] > paper_saving
         interval = row["delta_ci95"]
         holds = interval is not None and row["delta"] - interval >= -ALLOWED_DROP
@@ -101,7 +105,7 @@ def table(rows: list[Row]) -> str:
         missed = [name for name, ok in (("saving", saves), ("accuracy", holds)) if not ok]
         lossless = row["bytes_fp32"] / row["bytes_lossless"]
         lines.append(
-            f"| {row['dataset']} | {row['model'].upper()} ({row['seeds']} seeds) "
+            f"| {dataset} | {model.upper()} ({row['seeds']} seeds) "
             f"| {row['fp32_acc']:.1f} | {row['quant_acc']:.1f} "
             f"| {row['delta']:+.2f} ± {half_width} | {row['average_bits']:.2f} "
             f"| **{row['saving_paper_count']:.1f}×** "

@@ -37,6 +37,13 @@ def test_verdict(change, verdict):
     assert f"| {verdict} |" in table([ROW | change])
 
 
+def test_what_is_missing_is_said_to_be():
+    lines = table([ROW]).splitlines()
+    assert len(lines) == 2 + len(PAPER)
+    assert sum("not measured" in line for line in lines) == len(PAPER) - 1
+    assert len({line.count("|") for line in lines}) == 1
+
+
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("model", MODELS)
 def test_recipes_fit_their_models(dataset, model):
