@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.progress import Progress
 
@@ -90,6 +91,9 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(f"error: {cause}")
 
 
+_INPUT_ERRORS = (ValueError, TypeError, ImportError, OSError, MisconfigurationException)
+
+
 def _own_error(error: BaseException | None) -> BaseException | None:
     """The error that this package raised about its input, if that is what went wrong.
 
@@ -100,7 +104,7 @@ def _own_error(error: BaseException | None) -> BaseException | None:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         origin = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-        if origin.startswith("lit_gnncompress.") and not isinstance(error, AssertionError):
+        if origin.startswith("lit_gnncompress.") and isinstance(error, _INPUT_ERRORS):
             return error
         error = error.__cause__ or error.__context__
     return None

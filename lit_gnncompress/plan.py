@@ -308,7 +308,7 @@ def match_layers(argument: str, spec: Mapping[str, T], names: Sequence[str]) -> 
             raise ValueError(f"{argument}[{key!r}] names {name} a second time. Name it once.")
         chosen[name] = spec[key]
     for key in filter(_is_glob, spec):
-        matched = [name for name in names if fnmatchcase(name, key)]
+        matched = [n for n in names if fnmatchcase(n, key) or fnmatchcase(n, f"*.{key}")]
         if not matched:
             raise ValueError(
                 f"{argument}[{key!r}] matches no layer. There are: {', '.join(names) or 'none'}."

@@ -64,7 +64,7 @@ IMPORTS = {
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_has_a_floor(module):
-    assert room_of(module) in FLOOR_OF, "a new room: give it a floor in DESIGN.md and here"
+    assert room_of(module) in FLOOR_OF, "a new room: give it a floor in CONTRIBUTING.md and here"
 
 
 @pytest.mark.parametrize("module", MODULES)

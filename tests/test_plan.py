@@ -249,3 +249,9 @@ def test_attention_bits_need_attention(attention):
 @pytest.mark.parametrize("attention", [32, [32], {}])
 def test_untouched_attention_needs_none(attention):
     assert BitPlan(attention=attention).resolve(SITES[:1]) == {SITES[0]: (32,)}
+
+
+def test_a_glob_may_be_the_tail_of_one():
+    sites = [Site(f"net.convs.{k}", "features") for k in range(2)]
+    table = BitPlan(features={"convs.*": 4}).resolve(sites)
+    assert [table[site] for site in sites] == [(4,), (4,)]

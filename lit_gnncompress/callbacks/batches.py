@@ -81,7 +81,7 @@ class BatchDegrees:
         degrees = nodes[self.degree_attr] if self.degree_attr in nodes else None  # noqa: SIM401
         if not isinstance(degrees, Tensor) or degrees.shape != (num_nodes,):
             return None
-        return None if degrees.is_floating_point() or degrees.dtype == torch.bool else degrees
+        return None if degrees.dtype == torch.bool else degrees.long()
 
     def _counted(self, graph: Data) -> Tensor:
         """In-degrees by the edges of ``graph``, counted once."""

@@ -34,6 +34,9 @@ class QuantizationFinetuning(Callback):
     without fine-tuning. At the end of the fit the module holds the best quantized weights, so that
     fine-tuning is kept only if it helped.
 
+    Full-precision checkpoints stay on disk: after the fit, ``best_model_path`` of a ModelCheckpoint
+    is a quantized one. Checkpoints hold the best weights of both phases, so that a fit can resume.
+
     An :class:`~lightning.pytorch.callbacks.EarlyStopping` that would end the full-precision phase
     brings the turn instead.
 
@@ -259,7 +262,8 @@ class QuantizationFinetuning(Callback):
     def _refuse_monitor(self, trainer: Trainer) -> None:
         logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
         raise MisconfigurationException(
-            f"monitor={self.monitor!r} is not logged in validation. Logged are: {logged}."
+            f"monitor={self.monitor!r} is not logged in validation, or no validation has run "
+            f"before epoch {trainer.current_epoch}. Logged are: {logged}."
         )
 
     # --- state ------------------------------------------------------------------------------

@@ -128,9 +128,10 @@ class Quantize(Callback):
         return Ledger() if self._quantization is None else ledger_of(self._quantization)
 
     def remove(self) -> None:
-        """Gives the module back as it was."""
-        self.quantization.remove()
-        self._quantization = None
+        """Gives the module back as it was; nothing happens where there is none."""
+        if self._quantization is not None:
+            self._quantization.remove()
+            self._quantization = None
 
     # --- hooks ------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,7 +43,10 @@ class Quantization:
 
     @property
     def sites(self) -> list[AnySite]:
-        """All sites, those left at 32 bits too, in the order of ``named_modules``."""
+        """All sites, those left at 32 bits too, in the order of ``named_modules``.
+
+        Attention of classes that the registry does not know is missing.
+        """
         return [site for _, site in _installed(self.module)]
 
     @property
@@ -125,6 +129,13 @@ def quantize_(
     for site, bits in table.items():
         if site.component == "attention" and min(bits) < FULL_PRECISION:
             check_attention(layers[site], site)
+    for site, layer in layers.items():
+        if site.component == "attention" and not can_quantize(layer):
+            warnings.warn(
+                f"{site.name}: attention of {type(layer).__name__} stays in fp32 and is not in the "
+                f"ledger; register_attention teaches its class.",
+                stacklevel=2,
+            )
     for_attention = Quantizer(attention_range, "bucket", rounding, percentile)
     quantizers = {
         name: Quantizer(ranges[name], granularities[name], rounding, percentile) for name in ranges

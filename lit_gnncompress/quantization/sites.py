@@ -89,9 +89,9 @@ class FeatureSite:
         if not self.context.enabled:
             return None
         named = dict(zip(self._parameters, args)) | kwargs  # noqa: B905
-        key = "x" if "x" in self._parameters else self._parameters[0]
-        x = named.get(key)
-        if x is None:
+        key = "x" if "x" in self._parameters else _first_features(named)
+        x = named.get(key) if key is not None else None
+        if key is None or x is None:
             return None
         if isinstance(layer, MessagePassing):
             adjacency, flow = _adjacency(named), layer.flow
@@ -201,6 +201,17 @@ class FeatureSite:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"seen": [], "_static": StaticInputs()}
+
+
+def _first_features(named: dict[str, Any]) -> str | None:
+    """The first argument of a layer that can be node features, where none is called ``x``."""
+    for name, value in named.items():
+        first = value[0] if isinstance(value, (tuple, list)) and value else value
+        is_matrix = isinstance(first, Tensor) and first.dim() > 1 and first.is_floating_point()
+        is_features = isinstance(value, Mapping) or (is_matrix and first.layout == torch.strided)
+        if is_features and name not in _ADJACENCY_NAMES:
+            return name
+    return None
 
 
 def _adjacency(named: dict[str, Any]) -> Any:

@@ -55,8 +55,9 @@ class LedgerRow:
 class Ledger:
     """Bytes of all sites, for the matrices that passed them last.
 
-    Features are counted at every layer that they enter, which is what backward keeps of them. In
-    mini-batch training the rows are those of the last batch.
+    Features are counted at every layer that they enter, which is what backward keeps of them; a
+    layer that is called several times, at its last call. In mini-batch training the rows are those
+    of the last batch.
 
     Attributes:
         rows: One entry per site and bucket.

@@ -172,8 +172,10 @@ def test_quantiles_are_those_of_the_whole_graph():
     assert callback.quantization.context.splits == (int(degrees.sort().values[30]),)
 
 
-def test_a_stored_degree_is_believed():
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32])
+def test_a_stored_degree_is_believed(dtype):
     callback, graph = quantize(BY_DEGREE), make_graph(60, with_degrees=True)
+    graph.deg = graph.deg.to(dtype)
     batch, _ = sampled(graph)
     predict(callback, batch)
     assert counts_of(callback) == expected_counts(graph.deg[:20])

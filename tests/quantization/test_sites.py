@@ -260,3 +260,22 @@ def test_evaluation_between_steps_with_dropout_quantizes_its_input_once(ranges):
         model(torch.dropout(x, 0.5, train=True), EDGES)
         model(x, EDGES)
     assert len(ranges) == 3 + 1
+
+
+def test_features_by_another_name_and_place():
+    class EdgesFirst(MessagePassing):
+        def forward(self, edge_index, h):
+            return self.propagate(edge_index, x=h)
+
+    conv, h = EdgesFirst(), torch.rand(4, 3)
+    quantize_(conv, BitPlan(features=2))
+    assert torch.equal(conv(EDGES, h), EdgesFirst()(EDGES, Quantizer()(h, 2)))
+
+
+def test_attention_that_cannot_be_counted_is_said_to_be():
+    class Attends(MessagePassing):
+        def forward(self, x, edge_index):
+            return self.propagate(edge_index, x=x.softmax(dim=1))
+
+    with pytest.warns(UserWarning, match="attention of Attends stays in fp32"):
+        quantize_(Attends(), BitPlan(features=4))
