@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Literal, get_args
 
 from torch import nn
 from torch_geometric.nn.models import GAT, GCN, GIN, GraphSAGE
 
 from lit_gnncompress.models.agnn import AGNN
+from lit_gnncompress.plan import near_matches
 
 ModelName = Literal["gcn", "sage", "gin", "gat", "gatv2", "agnn"]
 
@@ -49,8 +49,7 @@ def build_backbone(
     """
     names = get_args(ModelName)
     if name not in names:
-        near = difflib.get_close_matches(str(name).lower(), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = near_matches(str(name).lower(), names)
         raise ValueError(f"No network is named {name!r}.{hint} Known: {', '.join(names)}")
     sizes = (in_channels, hidden_channels, num_layers)
     if name in ("gat", "gatv2"):
