@@ -1,6 +1,7 @@
 """Models, their training, and plans by hand: what a good engineer would write without a search.
 
-Every bit here was chosen on validation accuracy or by the features' own structure.
+Bits and training settings were set after trial runs on the first seeds of the same splits, which
+showed test accuracy beside validation accuracy: the choice was not blind to the test data.
 """
 
 from __future__ import annotations
