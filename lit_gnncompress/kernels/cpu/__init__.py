@@ -1,0 +1,1 @@
+"""Numba: one file an operation."""

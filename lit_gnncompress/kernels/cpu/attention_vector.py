@@ -1,0 +1,400 @@
+"""Loops over the edges of one destination, written for LLVM: what numba would not vectorise.
+
+Heads, channels and bits are literals, so that accumulators stay in registers. Vectors that are
+wider than the machine's, or odd, LLVM takes apart by itself.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+_BLOCK = 16  # vectors that are summed at a time: half of the registers of AVX-512
+_AHEAD = 8  # edges between a prefetch and its use
+_CACHE_LINE = 64
+
+_FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_SMALLEST = -87.33654  # below, exp is no normal number
+
+
+@intrinsic(prefer_literal=True)
+def find_scores(typing, gathered, own, col, begin, end, row, slope, scratch, maximum, heads):
+    """``scratch[k, h] = leaky_relu(gathered[col[begin + k], h] + own[row, h])``, and maxima.
+
+    Arrays are flat and contiguous. ``maximum[h]`` is the largest of each head, minus infinity
+    without edges.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        gathered, own, col, begin, end, row, slope, scratch, maximum, _ = _unpacked(
+            context, builder, signature, args
+        )
+        size = signature.args[-1].literal_value
+        vector = ir.VectorType(_FLOAT, size)
+        stride = _LONG(size)
+        mine = _load(builder, own, builder.mul(row, stride), vector)
+        slope = _splat(builder, slope, vector)
+        highest = cgutils.alloca_once_value(builder, _constant(vector, float("-inf")))
+        with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
+            source = _node(builder, col, slot)
+            score = builder.fadd(
+                _load(builder, gathered, builder.mul(source, stride), vector), mine
+            )
+            above = builder.fcmp_ordered(">", score, _constant(vector, 0.0))
+            score = builder.select(above, score, builder.fmul(score, slope))
+            place = builder.mul(builder.sub(slot, begin), stride)
+            _store(builder, score, scratch, place)
+            best = builder.load(highest)
+            above = builder.fcmp_ordered(">", score, best)
+            builder.store(builder.select(above, score, best), highest)
+        _store(builder, builder.load(highest), maximum, _LONG(0))
+        return context.get_dummy_value()
+
+    return types.void(gathered, own, col, begin, end, row, slope, scratch, maximum, heads), generate
+
+
+@intrinsic(prefer_literal=True)
+def exponentiate(typing, scratch, count, maximum, total, heads):
+    """``scratch[k, h] = exp(scratch[k, h] - maximum[h])`` for ``count`` edges, and their sums.
+
+    ``scratch`` must have ``LANES`` floats more than it holds, which are overwritten. Exponents must
+    not be positive.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        scratch, count, maximum, total, _ = _unpacked(context, builder, signature, args)
+        heads = signature.args[-1].literal_value
+        # Several edges side by side fill the lanes, if heads fit.
+        lanes = LANES if LANES % heads == 0 else heads
+        vector = ir.VectorType(_FLOAT, lanes)
+        highest = _load(builder, maximum, _LONG(0), ir.VectorType(_FLOAT, heads))
+        highest = _pick(builder, highest, [lane % heads for lane in range(lanes)])
+        sums = cgutils.alloca_once_value(builder, _constant(vector, 0.0))
+        size = builder.mul(count, _LONG(heads))
+        places = ir.Constant(ir.VectorType(_LONG, lanes), [_LONG(lane) for lane in range(lanes)])
+        whole = builder.mul(builder.sdiv(size, _LONG(lanes)), _LONG(lanes))
+
+        def step(place: Any, masked: bool) -> None:
+            exponent = builder.fsub(_load(builder, scratch, place, vector), highest)
+            value = _exp(builder, exponent)
+            if masked:
+                left = _splat(builder, builder.sub(size, place), places.type)
+                inside = builder.icmp_signed("<", places, left)
+                value = builder.select(inside, value, _constant(vector, 0.0))
+            _store(builder, value, scratch, place)
+            builder.store(builder.fadd(builder.load(sums), value), sums)
+
+        with cgutils.for_range_slice(builder, _LONG(0), whole, _LONG(lanes), _LONG) as (place, _):
+            step(place, False)
+        with builder.if_then(builder.icmp_signed("<", whole, size)):
+            step(whole, True)
+        sum_ = builder.load(sums)
+        while sum_.type.count > heads:
+            half = sum_.type.count // 2
+            sum_ = builder.fadd(
+                _pick(builder, sum_, range(half)), _pick(builder, sum_, range(half, 2 * half))
+            )
+        _store(builder, sum_, total, _LONG(0))
+        return context.get_dummy_value()
+
+    return types.void(scratch, count, maximum, total, heads), generate
+
+
+@intrinsic(prefer_literal=True)
+def weigh(
+    typing, values, lo, scale, each, col, begin, end, edges, alpha, factor, out, row,
+    heads, channels, bits,
+):  # fmt: skip
+    """``out[row, h, c] = factor[h] * sum_k alpha[k, h] * values[col[begin + k], h, c]``.
+
+    Args:
+        typing: Of numba.
+        values: float32 rows if ``bits`` is 0, else packed rows.
+        lo: Value of code 0 of packed rows.
+        scale: Distance of two codes.
+        each: 1 if every row has its own ``lo`` and ``scale``, 0 if they share one.
+        col: Row of each edge.
+        begin: First edge of the destination.
+        end: One after its last.
+        edges: Edges of the graph, for the prefetch.
+        alpha: Weights, with ``LANES`` floats after them that can be read.
+        factor: What the sum is multiplied by, likewise.
+        out: Result.
+        row: Destination.
+        heads: Number of heads.
+        channels: Columns of a head.
+        bits: Bits of a code; 0 for float32.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values, lo, scale, each, col, begin, end, edges, alpha, factor, out, row, *_ = _unpacked(
+            context, builder, signature, args
+        )
+        heads, channels, bits = (argument.literal_value for argument in signature.args[-3:])
+        width = heads * channels
+        groups = -(-width // LANES)
+        row_bytes = groups * 2 * bits if bits else 4 * width
+        base = builder.bitcast(values, ir.IntType(8).as_pointer())
+        result = builder.mul(row, _LONG(width))
+        pieces = [(LANES * i, LANES) for i in range(groups)] if bits else _pieces(0, width)
+        for start in range(0, len(pieces), _BLOCK):
+            block = pieces[start : start + _BLOCK]
+            sums = [
+                cgutils.alloca_once_value(builder, _constant(ir.VectorType(_FLOAT, size), 0.0))
+                for _, size in block
+            ]
+            with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
+                source = _node(builder, col, slot)
+                address = builder.gep(base, [builder.mul(source, _LONG(row_bytes))])
+                _prefetch(builder, base, col, slot, edges, row_bytes, block, bits)
+                if bits:
+                    place = builder.mul(source, each)
+                    of_row = [builder.load(builder.gep(ends, [place])) for ends in (lo, scale)]
+                weights = builder.mul(builder.sub(slot, begin), _LONG(heads))
+                for (first, size), sum_ in zip(block, sums, strict=True):
+                    vector = ir.VectorType(_FLOAT, size)
+                    weight = _by_lane(builder, alpha, weights, first, size, heads, channels)
+                    if bits:
+                        value = _codes(builder, address, first, bits)
+                        low, step = (_splat(builder, end_, vector) for end_ in of_row)
+                        value = builder.fadd(builder.fmul(value, step), low)
+                    else:
+                        at = builder.gep(address, [_LONG(4 * first)])
+                        value = _load(builder, at, _LONG(0), vector)
+                    builder.store(_fma(builder, weight, value, builder.load(sum_)), sum_)
+            for (first, size), sum_ in zip(block, sums, strict=True):
+                last = _by_lane(builder, factor, _LONG(0), first, size, heads, channels)
+                value = builder.fmul(builder.load(sum_), last)
+                for piece, length in _pieces(first, min(width, first + size)):
+                    lanes = range(piece - first, piece - first + length)
+                    part = _pick(builder, value, lanes) if length < size else value
+                    _store(builder, part, out, builder.add(result, _LONG(piece)))
+        return context.get_dummy_value()
+
+    return types.void(
+        values, lo, scale, each, col, begin, end, edges, alpha, factor, out, row,
+        heads, channels, bits,
+    ), generate  # fmt: skip
+
+
+@intrinsic(prefer_literal=True)
+def multiply_heads(typing, gathered, own, col, begin, end, edges, row, products, heads, channels):
+    """``products[k, h] = sum_c gathered[col[begin + k], h, c] * own[row, h, c]``.
+
+    The sum of a head is that of its lanes by halves, always in the same order.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        gathered, own, col, begin, end, edges, row, products, *_ = _unpacked(
+            context, builder, signature, args
+        )
+        heads, channels = (argument.literal_value for argument in signature.args[-2:])
+        width = heads * channels
+        base = builder.bitcast(gathered, ir.IntType(8).as_pointer())
+        mine = builder.mul(row, _LONG(width))
+        with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
+            theirs = builder.mul(_node(builder, col, slot), _LONG(width))
+            _prefetch(builder, base, col, slot, edges, 4 * width, [(0, width)], 0)
+            place = builder.mul(builder.sub(slot, begin), _LONG(heads))
+            for head in range(heads):
+                by_size: dict[int, Any] = {}
+                for first, size in _pieces(head * channels, (head + 1) * channels):
+                    vector = ir.VectorType(_FLOAT, size)
+                    a, b = (
+                        _load(builder, array, builder.add(start, _LONG(first)), vector)
+                        for array, start in ((gathered, theirs), (own, mine))
+                    )
+                    known = by_size.get(size)
+                    by_size[size] = (
+                        builder.fmul(a, b) if known is None else _fma(builder, a, b, known)
+                    )
+                product = _sum_of_lanes(builder, by_size)
+                at = builder.gep(products, [builder.add(place, _LONG(head))])
+                builder.store(product, at)
+        return context.get_dummy_value()
+
+    return types.void(
+        gathered, own, col, begin, end, edges, row, products, heads, channels
+    ), generate
+
+
+def _sum_of_lanes(builder: Any, by_size: dict[int, Any]) -> Any:
+    """The sum of all lanes of vectors with different powers of two of them."""
+    if not by_size:
+        return _FLOAT(0.0)
+    size = max(by_size)
+    total = by_size[size]
+    while size > 1:
+        size //= 2
+        total = builder.fadd(
+            _pick(builder, total, range(size)), _pick(builder, total, range(size, 2 * size))
+        )
+        if size in by_size:
+            total = builder.fadd(total, by_size[size])
+    return builder.extract_element(total, _INT(0))
+
+
+def _pieces(begin: int, end: int) -> list[tuple[int, int]]:
+    """Columns as vectors of 16, and what is left as smaller ones: nothing is read beyond a row."""
+    pieces = []
+    while begin < end:
+        size = min(LANES, 1 << ((end - begin).bit_length() - 1))
+        pieces.append((begin, size))
+        begin += size
+    return pieces
+
+
+def _by_lane(
+    builder: Any, weights: Any, place: Any, first: int, size: int, heads: int, channels: int
+) -> Any:
+    """The weight of each column ``first …``: that of its head."""
+    owners = [min((first + lane) // channels, heads - 1) for lane in range(size)]
+    at = builder.add(place, _LONG(owners[0]))
+    vector = ir.VectorType(_FLOAT, size)
+    if owners[0] == owners[-1]:
+        return _splat(builder, builder.load(builder.gep(weights, [at])), vector)
+    loaded = _load(builder, weights, at, ir.VectorType(_FLOAT, LANES))
+    return _pick(builder, loaded, [owner - owners[0] for owner in owners])
+
+
+def _codes(builder: Any, row: Any, first: int, bits: int) -> Any:
+    """Sixteen codes of a packed row as floats."""
+    address = builder.gep(row, [_LONG(first * bits // 8)])
+    floats = ir.VectorType(_FLOAT, LANES)
+    if bits == 1:
+        word = builder.load(builder.bitcast(address, ir.IntType(16).as_pointer()), align=1)
+        return builder.uitofp(builder.bitcast(word, ir.VectorType(ir.IntType(1), LANES)), floats)
+    ints = ir.VectorType(_INT, LANES)
+    if 32 % bits == 0:
+        # Whole codes in each 32-bit word
+        words = ir.VectorType(_INT, bits // 2)
+        loaded = builder.load(builder.bitcast(address, words.as_pointer()), align=1)
+        in_word = 32 // bits
+        spread = _pick(builder, loaded, [lane // in_word for lane in range(LANES)])
+        shifts = [bits * (lane % in_word) for lane in range(LANES)]
+    else:
+        # A code lies in two neighbouring bytes at most.
+        bytes_ = ir.VectorType(ir.IntType(8), 2 * bits)
+        loaded = builder.load(builder.bitcast(address, bytes_.as_pointer()), align=1)
+        low = [lane * bits // 8 for lane in range(LANES)]
+        high = [min(place + 1, 2 * bits - 1) for place in low]
+        spread, above = (
+            builder.zext(_pick(builder, loaded, places), ints) for places in (low, high)
+        )
+        spread = builder.or_(spread, builder.shl(above, _integers(ints, [8] * LANES)))
+        shifts = [lane * bits % 8 for lane in range(LANES)]
+    codes = builder.lshr(spread, _integers(ints, shifts))
+    return builder.uitofp(builder.and_(codes, _integers(ints, [2**bits - 1] * LANES)), floats)
+
+
+def _exp(builder: Any, x: Any) -> Any:
+    """``exp`` of no positive numbers: a polynomial around the nearest power of two.
+
+    Cephes' coefficients; relative error below 2e-7. NaN stays NaN, and what would be smaller than
+    a normal number is zero.
+    """
+    vector = x.type
+    tiny = builder.fcmp_ordered("<", x, _constant(vector, _SMALLEST))
+    bounded = builder.select(tiny, _constant(vector, _SMALLEST), x)
+    magic = _constant(vector, 1.5 * 2**23)  # whose last bits are the rounded exponent's
+    shifted = _fma(builder, bounded, _constant(vector, 1.44269504088896341), magic)
+    power = builder.fsub(shifted, magic)
+    rest = _fma(builder, power, _constant(vector, -0.693359375), bounded)
+    rest = _fma(builder, power, _constant(vector, 2.12194440e-4), rest)
+    sum_ = _constant(vector, 1.9875691500e-4)
+    for coefficient in (
+        1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0,
+        1.0,
+    ):  # fmt: skip
+        sum_ = _fma(builder, sum_, rest, _constant(vector, coefficient))
+    ints = ir.VectorType(_INT, vector.count)
+    exponent = builder.shl(builder.bitcast(shifted, ints), _integers(ints, [23] * vector.count))
+    exponent = builder.add(exponent, _integers(ints, [127 << 23] * vector.count))
+    value = builder.fmul(sum_, builder.bitcast(exponent, vector))
+    return builder.select(tiny, _constant(vector, 0.0), value)
+
+
+def _prefetch(
+    builder: Any,
+    base: Any,
+    col: Any,
+    slot: Any,
+    edges: Any,
+    row_bytes: int,
+    block: Sequence[tuple[int, int]],
+    bits: int,
+) -> None:
+    """Asks for the block of the row some edges ahead, or of the last one."""
+    ahead = builder.add(slot, _LONG(_AHEAD))
+    inside = builder.icmp_signed("<", ahead, edges)
+    row = _node(builder, col, builder.select(inside, ahead, slot))
+    pointer = ir.IntType(8).as_pointer()
+    type_ = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
+    function = cgutils.get_or_insert_function(builder.module, type_, "llvm.prefetch.p0")
+    bytes_of = bits / 8 if bits else 4
+    begin, end = int(block[0][0] * bytes_of), int(sum(block[-1]) * bytes_of)
+    for offset in range(begin, end, _CACHE_LINE):
+        address = builder.gep(
+            base, [builder.add(builder.mul(row, _LONG(row_bytes)), _LONG(offset))]
+        )
+        builder.call(function, [address, _INT(0), _INT(3), _INT(1)])
+
+
+def _unpacked(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+    """Data of arrays, values of numbers."""
+    return [
+        context.make_array(type_)(context, builder, value).data
+        if isinstance(type_, types.Array)
+        else value
+        for type_, value in zip(signature.args, args, strict=True)
+    ]
+
+
+def _node(builder: Any, col: Any, slot: Any) -> Any:
+    return builder.sext(builder.load(builder.gep(col, [slot])), _LONG)
+
+
+def _load(builder: Any, array: Any, place: Any, vector: Any) -> Any:
+    address = builder.bitcast(array, _FLOAT.as_pointer())
+    address = builder.bitcast(builder.gep(address, [place]), vector.as_pointer())
+    return builder.load(address, align=4)
+
+
+def _store(builder: Any, value: Any, array: Any, place: Any) -> None:
+    address = builder.bitcast(builder.gep(array, [place]), value.type.as_pointer())
+    builder.store(value, address, align=4)
+
+
+def _pick(builder: Any, vector: Any, lanes: Sequence[int]) -> Any:
+    mask = _integers(ir.VectorType(_INT, len(lanes)), lanes)
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+
+def _splat(builder: Any, value: Any, vector: Any) -> Any:
+    empty = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(empty, value, _INT(0))
+    return builder.shuffle_vector(
+        first, empty, _integers(ir.VectorType(_INT, vector.count), [0] * vector.count)
+    )
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    type_ = ir.FunctionType(a.type, [a.type] * 3)
+    name = f"llvm.fmuladd.v{a.type.count}f32"
+    function = cgutils.get_or_insert_function(builder.module, type_, name)
+    return builder.call(function, [a, b, c])
+
+
+def _constant(vector: Any, value: float) -> Any:
+    return ir.Constant(vector, [ir.Constant(_FLOAT, value)] * vector.count)
+
+
+def _integers(vector: Any, values: Sequence[int]) -> Any:
+    return ir.Constant(vector, [ir.Constant(_INT, value) for value in values])

@@ -1,0 +1,1 @@
+"""Plain torch: one file an operation, what it means."""
