@@ -6,7 +6,9 @@ parameters, hooks and ``isinstance`` stay as they are.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,10 +24,13 @@ from torch_geometric.nn import (
 )
 from torch_geometric.utils import scatter, softmax
 
+from lit_gnncompress.kernels.adjacency import Adjacency, slot_rows
+from lit_gnncompress.kernels.attention_range import attention_range
 from lit_gnncompress.plan import FULL_PRECISION, Site
 from lit_gnncompress.quantization.context import GraphContext, Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets, count
 from lit_gnncompress.quantization.quantizer import Quantizer
+from lit_gnncompress.quantization.ranges import CalibratedRange, step
 
 
 class AttentionSite:
@@ -41,6 +46,8 @@ class AttentionSite:
 
     Attributes:
         original: Class of the convolution before it was swapped.
+        static_range: The range if it is known before the coefficients are; ``None`` where ranges
+            are found anew at every call.
     """
 
     def __init__(
@@ -57,7 +64,19 @@ class AttentionSite:
         self.renormalize = renormalize
         self.context = context
         self.original: type[nn.Module]
-        self.seen: list[Seen] = []
+        self.static_range: CalibratedRange | None = None
+        self._seen: list[Seen] | Callable[[], list[Seen]] = []
+
+    @property
+    def seen(self) -> list[Seen]:
+        """What passed last; that of fused attention, by edge, is worked out when looked at."""
+        if callable(self._seen):
+            self._seen = self._seen()
+        return self._seen
+
+    @seen.setter
+    def seen(self, seen: list[Seen] | Callable[[], list[Seen]]) -> None:
+        self._seen = seen
 
     def __call__(self, alpha: Tensor, index: Tensor, num_nodes: int | None) -> Tensor:
         """Quantizes ``alpha`` of shape ``(E, H)`` or ``(E,)``, ``index`` the receiving nodes."""
@@ -69,7 +88,10 @@ class AttentionSite:
         if set(self.bits) == {FULL_PRECISION}:
             self.seen = [Seen(by_edge.shape, buckets, None)]
             return alpha
-        range = self.quantizer.find_range(by_edge, self.bits, buckets)
+        if self.static_range is None:
+            range = self.quantizer.find_range(by_edge, self.bits, buckets)
+        else:
+            range = self.static_range.of(by_edge, buckets)
         self.seen = [Seen(by_edge.shape, buckets, range)]
         out = self.quantizer.apply(by_edge, self.bits, buckets, range).view_as(alpha)
         if not self.renormalize:
@@ -80,18 +102,97 @@ class AttentionSite:
             out = torch.where(kept[buckets.index].view(-1, *[1] * (out.dim() - 1)), alpha, out)
         return out
 
+    @property
+    def can_fuse(self) -> bool:
+        """Whether :meth:`alpha_range` tells all that happens to the coefficients here."""
+        if not self.context.enabled or set(self.bits) == {FULL_PRECISION}:
+            return True
+        found = self.quantizer.range == "minmax" and self.quantizer.granularity == "bucket"
+        return self.quantizer.rounding == "nearest" and (found or self.static_range is not None)
+
+    @torch.no_grad()
+    def alpha_range(
+        self, adjacency: Adjacency, score_src: Tensor, score_dst: Tensor, negative_slope: float
+    ) -> Tensor | None:
+        """Ranges for ``attention_aggregate``, which then does what a call does to coefficients.
+
+        Only for a site that :attr:`can_fuse`. Minima and maxima are those of all coefficients, but
+        these never lie in memory.
+
+        Args:
+            adjacency: The edges.
+            score_src: Share of the sources in a score, shape ``(N, H)``.
+            score_dst: Share of the destinations, shape ``(M, H)``.
+            negative_slope: Slope of the leaky ReLU.
+
+        Returns:
+            Minimum, scale and highest code, -1 for untouched buckets: float32, shape ``(1, 3)``, or
+            ``(M, 3)`` for a plan with buckets. ``None`` where all is left untouched.
+        """
+        edges, heads = adjacency.num_edges, score_src.size(1)
+        if not self.context.enabled or edges == 0:
+            return None
+        receivers = None
+        if self.context.by_degree:
+            receivers = self._receivers(lambda: adjacency.degrees).first(adjacency.num_targets)
+        shape = torch.Size((edges, heads))
+        if set(self.bits) == {FULL_PRECISION}:
+            self.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, None)
+            return None
+        range = self.static_range
+        if range is None:
+            ends = attention_range(score_src, score_dst, adjacency, negative_slope=negative_slope)
+            range = _shared_range(*ends, receivers)
+        self.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, range)
+        lo, hi = (ends.to(score_src.device) for ends in (range.lo, range.hi))
+        highest = [-1.0 if b == FULL_PRECISION else 2.0**b - 1 for b in self.bits]
+        levels = torch.tensor(highest, device=lo.device).unsqueeze(1)
+        shared = torch.cat(torch.broadcast_tensors(lo, step(lo, hi, levels.abs()), levels), dim=1)
+        if receivers is None:
+            return shared
+        return shared.expand(receivers.num_buckets, 3)[receivers.index]
+
     def _buckets(self, index: Tensor, num_nodes: int) -> DegreeBuckets | None:
         """The bucket of each coefficient: that of its receiving node."""
         if not self.context.by_degree:
             return None
+        return self._receivers(lambda: count(index, num_nodes)).take(index)
+
+    def _receivers(self, degrees: Callable[[], Tensor]) -> DegreeBuckets:
+        """The bucket of each receiving node."""
         receivers = self.context.receivers
         if receivers is None:  # a layer that was not told its receivers' features
-            degrees = count(index, num_nodes)
-            receivers = DegreeBuckets.from_degrees(degrees, self.context.splits)
-        return receivers.take(index)
+            receivers = DegreeBuckets.from_degrees(degrees(), self.context.splits)
+        return receivers
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"seen": []}
+        return self.__dict__ | {"_seen": []}
+
+
+def _shared_range(lo: Tensor, hi: Tensor, receivers: DegreeBuckets | None) -> CalibratedRange:
+    """The range of the buckets, from the extremes of the receiving nodes, shape ``(M,)``."""
+    if receivers is None:
+        lo, hi = lo.amin().view(1, 1), hi.amax().view(1, 1)
+        return CalibratedRange(lo, hi, torch.zeros(1, dtype=torch.bool, device=lo.device))
+    none = lo.new_full((receivers.num_buckets,), torch.inf)
+    lo = none.scatter_reduce(0, receivers.index, lo, "amin")
+    hi = none.neg().scatter_reduce(0, receivers.index, hi, "amax")
+    empty = lo > hi
+    lo, hi = (ends.masked_fill(empty, 0).unsqueeze(1) for ends in (lo, hi))
+    return CalibratedRange(lo, hi, torch.zeros_like(empty))
+
+
+def _seen_by_edge(
+    shape: torch.Size,
+    adjacency: Adjacency,
+    receivers: DegreeBuckets | None,
+    range: CalibratedRange | None,
+) -> list[Seen]:
+    """What the ledger is told, as if coefficients had passed edge by edge."""
+    buckets = None
+    if receivers is not None:
+        buckets = receivers.take(slot_rows(adjacency.rowptr, adjacency.col))
+    return [Seen(shape, buckets, None if range is None else range.of(adjacency.col, buckets))]
 
 
 def _sum_to_one(alpha: Tensor, index: Tensor, num_nodes: int) -> Tensor:

@@ -5,18 +5,37 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.quantization.degrees import (
     DegreeBuckets,
     in_degrees,
     out_degrees,
     quantile_splits,
 )
-from lit_gnncompress.quantization.ranges import Range
+from lit_gnncompress.quantization.ranges import CalibratedRange, Range
+
+
+class Stored(NamedTuple):
+    """The rows of one degree bucket as they are kept.
+
+    Attributes:
+        bits: Bits of a code; 32 for untouched values.
+        rows: Number of rows.
+        bytes_codes: Bytes of codes and of what finds them.
+        bytes_ranges: Bytes of ranges.
+        bytes_lossless: Smallest size of the same rows without loss, where it is known.
+    """
+
+    bits: int
+    rows: int
+    bytes_codes: int
+    bytes_ranges: int
+    bytes_lossless: int | None = None
 
 
 class Seen(NamedTuple):
@@ -27,12 +46,36 @@ class Seen(NamedTuple):
         buckets: Buckets of its rows, if the plan has any.
         range: The range that it was quantized with; None where it was left untouched.
         source: The input itself, where it may recur from step to step.
+        stored: What each bucket takes, where features are packed.
     """
 
     shape: torch.Size
     buckets: DegreeBuckets | None
     range: Range | None
     source: weakref.ref[Tensor] | None = None
+    stored: tuple[Stored, ...] | None = None
+
+
+class Form(Protocol):
+    """What features become at a site, other than rematched floats."""
+
+    def pack(
+        self,
+        x: Tensor,
+        bits: tuple[int, ...],
+        buckets: DegreeBuckets | None,
+        range: Range | CalibratedRange,
+    ) -> Tensor:
+        """Features whose codes are kept, of the rows of ``x``."""
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Features that stay floats."""
+
+    def stored(self, x: Tensor) -> Tensor:
+        """Features that come as codes, in evaluation."""
+
+    def settle(self, output: Any) -> Any:
+        """What leaves a module around the layers, with all tensors worked out."""
 
 
 class GraphContext:
@@ -43,11 +86,19 @@ class GraphContext:
 
     Attributes:
         enabled: Whether sites quantize; they pass everything through where not.
+        form: What quantized features become; rematched floats where there is none.
+        calibrating: Whether evaluation finds ranges anew, rather than using those found before.
+        plan: The plan at work.
+        options: How it is put to work: the further arguments of ``quantize_``.
         splits: Degrees between the buckets; empty for a plan without buckets.
     """
 
     def __init__(self, splits: Sequence[int] = (), quantiles: Sequence[float] = ()) -> None:
         self.enabled = True
+        self.plan: BitPlan | None = None
+        self.options: dict[str, Any] = {}
+        self.form: Form | None = None
+        self.calibrating = True
         self.splits = tuple(splits)
         self.quantiles = tuple(quantiles)
         self.receivers: DegreeBuckets | None = None  # of the layer that is running

@@ -19,12 +19,30 @@ from lit_gnncompress.quantization.attention import (
     restore_attention,
     swap_attention,
 )
-from lit_gnncompress.quantization.context import GraphContext
+from lit_gnncompress.quantization.context import Form, GraphContext
 from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
-from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
+from lit_gnncompress.quantization.ranges import CalibratedRange, Granularity, RangeMethod
 from lit_gnncompress.quantization.sites import FeatureSite, find_sites
 
 AnySite = FeatureSite | AttentionSite
+
+
+class OutputHook:
+    """Forward hook of the modules around sites: nothing unfinished leaves them."""
+
+    def __init__(self, context: GraphContext) -> None:
+        self.context = context
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """The output, worked out."""
+        return None if self.context.form is None else self.context.form.settle(output)
+
+
+def _remove_output_hooks(module: nn.Module) -> None:
+    for child in module.modules():
+        for key, hook in list(child._forward_hooks.items()):
+            if isinstance(hook, OutputHook):
+                del child._forward_hooks[key]
 
 
 class Quantization:
@@ -57,6 +75,30 @@ class Quantization:
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
         self.context.enabled = enabled
+
+    @property
+    def calibrated(self) -> dict[str, list[CalibratedRange]]:
+        """Ranges that the latest evaluation found, by layer; settable."""
+        sites = (site for site in self.sites if isinstance(site, FeatureSite))
+        return {site.site.name: list(site.calibrated) for site in sites if site.calibrated}
+
+    @calibrated.setter
+    def calibrated(self, ranges: Mapping[str, list[CalibratedRange]]) -> None:
+        for site in self.sites:
+            if isinstance(site, FeatureSite):
+                site.calibrated = list(ranges.get(site.site.name, []))
+
+    def use_form(self, form: Form | None) -> None:
+        """Makes sites give features another form than rematched floats, or those again."""
+        self.context.form = form
+        _remove_output_hooks(self.module)
+        if form is None:
+            return
+        layers = [layer for layer, _ in _installed(self.module)]
+        for module in self.module.modules():
+            inside = list(module.modules())[1:]
+            if module not in layers and any(layer in inside for layer in layers):
+                module.register_forward_hook(OutputHook(self.context))
 
     def publish(
         self,
@@ -149,7 +191,24 @@ def quantize_(
         elif can_quantize(layer):
             swap_attention(layer, AttentionSite(site, bits, for_attention, renormalize, context))
     _forget_compiled()
+    context.plan = plan
+    context.options = {
+        "range": range,
+        "granularity": granularity,
+        "rounding": rounding,
+        "percentile": percentile,
+        "attention_range": attention_range,
+        "renormalize": renormalize,
+    }
     return Quantization(module, plan, context)
+
+
+def quantization_of(module: nn.Module) -> Quantization | None:
+    """The plan at work in ``module``, or in a copy of a quantized one; ``None`` in a plain one."""
+    for _, site in _installed(module):
+        assert site.context.plan is not None
+        return Quantization(module, site.context.plan, site.context)
+    return None
 
 
 def remove_quantization(module: nn.Module) -> nn.Module:
@@ -160,6 +219,7 @@ def remove_quantization(module: nn.Module) -> nn.Module:
             site.uninstall()
         else:
             restore_attention(layer)
+    _remove_output_hooks(module)
     if installed:
         _forget_compiled()
     return module

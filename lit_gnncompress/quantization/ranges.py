@@ -36,6 +36,68 @@ class Range(NamedTuple):
     hi: Tensor
     by_row: Tensor
 
+    def calibrated(self, buckets: DegreeBuckets | None) -> CalibratedRange:
+        """The same for other features of the same layer, as far as rows share it."""
+        count = len(self.by_row)
+        lo, hi = self.lo.detach(), self.hi.detach()
+        if lo.size(0) > 1 and buckets is not None and count > 1:
+            rows = torch.stack([(buckets.index == b).int().argmax() for b in range(count)])
+            lo, hi = lo[rows], hi[rows]  # an empty bucket gets the range of the first row
+        return CalibratedRange(lo[:count].clone(), hi[:count].clone(), self.by_row.clone())
+
+
+class CalibratedRange(NamedTuple):
+    """A range that is known before the features are: what inference needs.
+
+    Attributes:
+        lo: Value of code 0; shape ``(B, 1)`` or ``(B, F)``, or with 1 for the B degree buckets.
+        hi: Value of the highest code; shape as ``lo``.
+        by_row: bool, shape ``(B,)``: the buckets whose rows find their own minimum and maximum.
+    """
+
+    lo: Tensor
+    hi: Tensor
+    by_row: Tensor
+
+    def of(self, x: Tensor, buckets: DegreeBuckets | None) -> Range:
+        """The range of the rows of ``x``, shape ``(N, F)``."""
+        lo, hi = (ends.to(x.device) for ends in (self.lo, self.hi))
+        by_row = self.by_row.to(x.device)
+        if buckets is not None:
+            lo, hi = _spread(lo, buckets), _spread(hi, buckets)
+        if by_row.any():
+            own = by_row.unsqueeze(1) if buckets is None else _spread(by_row.unsqueeze(1), buckets)
+            row_lo, row_hi = (wide(ends) for ends in _minmax(x.detach(), dim=1))
+            lo, hi = torch.where(own, row_lo, lo), torch.where(own, row_hi, hi)
+        return Range(lo, hi, by_row)
+
+    def to_dict(self) -> dict[str, list]:
+        """Plain lists, for JSON and checkpoints."""
+        return {name: value.tolist() for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, ends: dict[str, list]) -> CalibratedRange:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: Ends that are missing, not finite, or the wrong way round.
+        """
+        try:
+            lo, hi = (torch.tensor(ends[name], dtype=torch.float32) for name in ("lo", "hi"))
+            by_row = torch.tensor(ends["by_row"], dtype=torch.bool)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"A calibrated range is lo, hi and by_row, got {ends!r}.") from error
+        fits = lo.shape == hi.shape and lo.dim() == 2 and by_row.dim() == 1
+        if not fits or not torch.isfinite(lo).all() or not torch.isfinite(hi).all():
+            raise ValueError(f"A calibrated range has finite ends of one shape, got {ends!r}.")
+        if bool((hi < lo).any()):
+            place = (hi < lo).nonzero()[0].tolist()
+            raise ValueError(
+                f"A calibrated range has its maximum {hi[tuple(place)]:.4g} below its minimum "
+                f"{lo[tuple(place)]:.4g} in bucket {place[0]}."
+            )
+        return cls(lo, hi, by_row)
+
 
 @torch.no_grad()
 def find_range(

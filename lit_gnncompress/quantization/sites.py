@@ -17,6 +17,7 @@ from lit_gnncompress.quantization.attention import has_attention
 from lit_gnncompress.quantization.context import GraphContext, Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.quantizer import Quantizer
+from lit_gnncompress.quantization.ranges import CalibratedRange
 from lit_gnncompress.quantization.static import StaticInputs
 
 _ADJACENCY_NAMES = ("edge_index", "adj_t", "adj")
@@ -79,8 +80,10 @@ class FeatureSite:
         self.quantizer = quantizer
         self.context = context
         self.seen: list[Seen] = []
+        self.calibrated: list[CalibratedRange] = []
         self._parameters = list(inspect.signature(layer.forward).parameters)
         self._static = StaticInputs()
+        self._evaluating = False
 
     def __call__(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -88,6 +91,7 @@ class FeatureSite:
         """Replaces the features among a layer's arguments by quantized ones."""
         if not self.context.enabled:
             return None
+        self._evaluating = not (layer.training or torch.is_grad_enabled())
         named = dict(zip(self._parameters, args)) | kwargs  # noqa: B905
         key = "x" if "x" in self._parameters else _first_features(named)
         x = named.get(key) if key is not None else None
@@ -150,10 +154,14 @@ class FeatureSite:
 
     def _quantize(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
         """Quantizes one matrix, or finds it done already."""
+        form = None if torch.compiler.is_compiling() else self.context.form
+        if is_packed(x):
+            self.seen.append(Seen(x.shape, buckets, None, stored=x.stored))
+            return form.stored(x) if form is not None and self._evaluating else x
         if set(self.bits) == {FULL_PRECISION} or x.numel() == 0:
             source = None if torch.compiler.is_compiling() else weakref.ref(x)
             self.seen.append(Seen(x.shape, buckets, None, source))
-            return x
+            return x if form is None else form.rows(x)
         if not x.is_floating_point():
             raise TypeError(
                 f"{self.site.name}: features are {x.dtype}, which cannot be quantized. Cast them "
@@ -166,20 +174,45 @@ class FeatureSite:
         if done is not None:
             self.seen.append(done.seen)
             return done.quantized
-        if may_recur or x.device.type == "cpu":  # elsewhere the check would wait for the device
-            self._check_finite(x)
+        if form is not None and self._evaluating:
+            quantize = self._pack
+        else:
+            if may_recur or x.device.type == "cpu":  # elsewhere the check would wait
+                self._check_finite(x)
+            quantize = self._quantize_now if form is None else self._quantize_rows
         if not may_recur:
-            return self._quantize_now(x, buckets)
+            return quantize(x, buckets)
         with torch.inference_mode(False):  # the result may be needed in training, too
-            quantized = self._quantize_now(x, buckets)
+            quantized = quantize(x, buckets)
         self.seen.append(self._static.keep(x, buckets, quantized, self.seen.pop()).seen)
         return quantized
 
     def _quantize_now(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
+        """The rematched features."""
         rows = x.reshape(-1, x.size(-1))
         range = self.quantizer.find_range(rows, self.bits, buckets)
         self.seen.append(Seen(rows.shape, buckets, range))
         return self.quantizer.apply(rows, self.bits, buckets, range).view_as(x)
+
+    def _quantize_rows(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
+        """The rematched features, in the form of features that stay floats."""
+        assert self.context.form is not None
+        return self.context.form.rows(self._quantize_now(x, buckets))
+
+    @torch.no_grad()
+    def _pack(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
+        """The codes, by the range that an evaluation found before, if one did."""
+        assert self.context.form is not None
+        place = len(self.seen)  # senders, receivers
+        if self.context.calibrating or place >= len(self.calibrated):
+            found = self.quantizer.find_range(x, self.bits, buckets)
+            self.calibrated[place:] = [found.calibrated(buckets)]
+        try:
+            packed = self.context.form.pack(x, self.bits, buckets, self.calibrated[place])
+        except ValueError as error:
+            raise ValueError(f"{self.site.name}: {error}") from error
+        self.seen.append(Seen(x.shape, buckets, None, stored=packed.stored))
+        return packed
 
     def _check_finite(self, x: Tensor) -> None:
         if torch.isfinite(x.sum()) or torch.isfinite(x).all():
@@ -201,6 +234,11 @@ class FeatureSite:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"seen": [], "_static": StaticInputs()}
+
+
+def is_packed(x: Tensor) -> bool:
+    """Whether features come as codes already."""
+    return hasattr(type(x), "stored")
 
 
 def _first_features(named: dict[str, Any]) -> str | None:

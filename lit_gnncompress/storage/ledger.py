@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from lit_gnncompress.kernels.layout import row_bytes
 from lit_gnncompress.plan import FULL_PRECISION
-from lit_gnncompress.quantization.context import Seen
+from lit_gnncompress.quantization.context import Seen, Stored
 from lit_gnncompress.quantization.quantize import AnySite, Quantization
 from lit_gnncompress.quantization.sites import FeatureSite
-from lit_gnncompress.storage.lossless import lossless_bytes
+from lit_gnncompress.storage.lossless import lossless_by_bucket
+from lit_gnncompress.storage.pack import pack_with_range
 
 _FLOAT_BYTES = 4
 
@@ -25,7 +30,7 @@ class LedgerRow:
         rows: Nodes, or attention coefficients (edges).
         width: Columns: features, or heads.
         bits: Bits of a code; 32 for untouched values.
-        bytes_codes: Codes, each row filled up to whole bytes.
+        bytes_codes: Codes, and what finds them in a sparse codec.
         bytes_ranges: Minima and scales in fp32; a minimum of zero is not stored.
         bytes_lossless: Smallest exact size, where the input is known; else that in fp32.
     """
@@ -116,60 +121,85 @@ class Ledger:
         return {name: getattr(self, name) for name in totals} | {"rows": rows}
 
 
-def ledger_of(quantization: Quantization, lossless: bool = True) -> Ledger:
+def ledger_of(quantization: Quantization) -> Ledger:
     """The ledger of the matrices that passed the sites of ``quantization`` last.
 
-    Sites that nothing has passed are missing: run a forward pass first.
+    Inputs that recur from step to step count as what packing them takes, in the smallest codec for
+    their codes. Sites that nothing has passed are missing: run a forward pass first.
 
     Args:
         quantization: A plan at work.
-        lossless: Whether to look for the smallest exact size of inputs, which reads all of them;
-            they count as fp32 otherwise.
     """
     splits = quantization.context.splits
     rows: list[LedgerRow] = []
     nodes = 0
     for site in quantization.sites:
         for seen in site.seen:
-            rows += _rows_of(site, seen, splits, lossless)
-            if isinstance(site, FeatureSite) and seen.buckets is not None:
+            by_degree = seen.buckets is not None
+            for bucket, stored in enumerate(_stored(site, seen)):
+                rows.append(
+                    LedgerRow(
+                        site=site.site.name,
+                        component=site.site.component,
+                        degrees=_degrees(bucket, splits) if by_degree else "",
+                        rows=stored.rows,
+                        width=seen.shape[1],
+                        bits=stored.bits,
+                        bytes_codes=stored.bytes_codes,
+                        bytes_ranges=stored.bytes_ranges,
+                        bytes_lossless=stored.bytes_lossless
+                        or _FLOAT_BYTES * stored.rows * seen.shape[1],
+                    )
+                )
+            if isinstance(site, FeatureSite) and by_degree:
                 nodes = max(nodes, seen.shape[0])
     return Ledger(rows, nodes)
 
 
-def _rows_of(site: AnySite, seen: Seen, splits: tuple[int, ...], lossless: bool) -> list[LedgerRow]:
+def _stored(site: AnySite, seen: Seen) -> tuple[Stored, ...]:
+    """What the buckets of one matrix take."""
+    if seen.stored is not None:
+        return seen.stored
+    source = None if seen.source is None else seen.source()
+    if source is not None:
+        known = _STORED.setdefault(source, {})
+        counts = () if seen.buckets is None else tuple(seen.buckets.counts().tolist())
+        key = (site.bits, site.quantizer, counts, source._version)
+        if key not in known:
+            known[key] = _packed(site, seen, source)
+        return known[key]
+    return _in_order(site, seen)
+
+
+_STORED = WeakTensorKeyDictionary()
+
+
+def _packed(site: AnySite, seen: Seen, source: Tensor) -> tuple[Stored, ...]:
+    """An input's buckets in the smallest codecs."""
+    exact = lossless_by_bucket(source, seen.buckets)
+    if seen.range is None:
+        stored = _in_order(site, seen)
+    else:
+        stored = pack_with_range(source, site.bits, seen.buckets, seen.range).stored
+    return tuple(s._replace(bytes_lossless=size) for s, size in zip(stored, exact, strict=True))
+
+
+def _in_order(site: AnySite, seen: Seen) -> tuple[Stored, ...]:
+    """The buckets of features that change, which are stored code after code."""
     width = seen.shape[1]
     counts = [seen.shape[0]] if seen.buckets is None else seen.buckets.counts().tolist()
     rows = []
     for bucket, count in enumerate(counts):
         bits = site.bits[bucket]
-        # Rows of features are read one by one and start at a byte; attention is read in order.
-        code_bits = count * width * bits
-        if isinstance(site, FeatureSite):
-            code_bits = count * 8 * -(-width * bits // 8)
-        rows.append(
-            LedgerRow(
-                site=site.site.name,
-                component=site.site.component,
-                degrees=_degrees(bucket, splits) if seen.buckets is not None else "",
-                rows=count,
-                width=width,
-                bits=bits,
-                bytes_codes=-(-code_bits // 8),
-                bytes_ranges=0 if bits == FULL_PRECISION else _range_bytes(seen, bucket, count),
-                bytes_lossless=_lossless_bytes(seen, bucket, count, lossless),
-            )
-        )
-    return rows
-
-
-def _lossless_bytes(seen: Seen, bucket: int, count: int, look: bool) -> int:
-    source = seen.source() if look and seen.source is not None else None
-    if source is None:
-        return _FLOAT_BYTES * count * seen.shape[1]
-    if seen.buckets is not None:
-        source = source[seen.buckets.index == bucket]
-    return lossless_bytes(source)[0]
+        if bits == FULL_PRECISION:
+            size = _FLOAT_BYTES * count * width
+        elif isinstance(site, FeatureSite):
+            size = count * row_bytes(width, bits)
+        else:  # attention is read in order, and needs no row to start anew
+            size = -(-count * width * bits // 8)
+        ranges = 0 if bits == FULL_PRECISION else _range_bytes(seen, bucket, count)
+        rows.append(Stored(bits, count, size, ranges))
+    return tuple(rows)
 
 
 def _range_bytes(seen: Seen, bucket: int, count: int) -> int:

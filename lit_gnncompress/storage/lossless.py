@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_gnncompress.quantization.degrees import DegreeBuckets
+
 
 def lossless_bytes(x: Tensor) -> tuple[int, str]:
     """Bytes of the smallest exact representation of ``x``, and its name.
@@ -28,6 +30,13 @@ def lossless_bytes(x: Tensor) -> tuple[int, str]:
         sizes["binary CSR"] = csr + value_bytes
     name = min(sizes, key=sizes.__getitem__)
     return sizes[name], name
+
+
+def lossless_by_bucket(x: Tensor, buckets: DegreeBuckets | None) -> tuple[int, ...]:
+    """Bytes of the smallest exact representation of the rows of each bucket."""
+    if buckets is None:
+        return (lossless_bytes(x)[0],)
+    return tuple(lossless_bytes(x[buckets.index == b])[0] for b in range(buckets.num_buckets))
 
 
 def _row_value(x: Tensor, nonzero: Tensor) -> Tensor | None:

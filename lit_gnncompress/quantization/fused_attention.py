@@ -1,0 +1,243 @@
+"""GAT layers whose coefficients and messages never lie in memory."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric import EdgeIndex
+from torch_geometric.nn import GATConv
+from torch_geometric.nn.aggr import SumAggregation
+
+from lit_gnncompress.kernels.adjacency import Adjacency
+from lit_gnncompress.kernels.attention_aggregate import attention_aggregate
+from lit_gnncompress.quantization.attention import (
+    AttentionSite,
+    QuantizedGATConv,
+    register_attention,
+)
+
+_LAYOUTS = (torch.strided, torch.sparse_csr, torch.sparse_coo)
+
+
+class FusedGATConv(GATConv):
+    """:class:`torch_geometric.nn.GATConv` by one kernel: no E × H, no E × H × C.
+
+    It computes what its parent does, to rounding; dropout of coefficients draws other numbers. What
+    the kernel does not know is left to the parent: edge features, returned coefficients,
+    explanations, hooks on messages, other aggregations, other precisions than fp32,
+    ``torch_sparse`` matrices, and ``torch.compile``. The sorted edges are kept as long as
+    ``edge_index`` lives.
+    """
+
+    def forward(  # type: ignore[override]  # noqa: D102
+        self,
+        x: Any,
+        edge_index: Any,
+        edge_attr: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        return_attention_weights: bool | None = None,
+    ) -> Any:
+        pair = x if isinstance(x, (tuple, list)) else (x, x)
+        if (
+            edge_attr is not None
+            or return_attention_weights
+            or not _serves(self)
+            or not _are_served(pair, edge_index, size)
+            or (edge_index.layout != torch.strided and self.lin_edge is not None)
+        ):
+            return super().forward(x, edge_index, edge_attr, size, return_attention_weights)
+        values, score_src, score_dst = self._values_and_scores(*pair)
+        num_loops = -1
+        if self.add_self_loops:
+            num_loops = min(score_src.size(0), score_dst.size(0))
+        adjacency = _adjacency(edge_index, score_src.size(0), score_dst.size(0), num_loops)
+        site: AttentionSite | None = getattr(self, "attention_site", None)
+        alpha_range, renormalize = None, False
+        if site is not None:
+            alpha_range = site.alpha_range(adjacency, score_src, score_dst, self.negative_slope)
+            renormalize = site.renormalize
+        drops = self.training and self.dropout > 0
+        out = attention_aggregate(
+            values,
+            score_src,
+            score_dst,
+            adjacency,
+            negative_slope=self.negative_slope,
+            alpha_range=alpha_range,
+            renormalize=renormalize,
+            dropout_p=self.dropout if drops else 0.0,
+            seed=int(torch.randint(2**62, ())) if drops else 0,
+        )
+        if not self.concat:
+            out = out.view(-1, self.heads, self.out_channels).mean(dim=1)
+        if self.res is not None:
+            out = out + self.res(pair[1])
+        if self.bias is not None:
+            out = out + self.bias if torch.is_grad_enabled() else out.add_(self.bias)
+        return out
+
+    def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
+        # PyG generates methods for each class, and takes what a class inherits for the original,
+        # which explanations need: the parent's generated ones serve as well.
+        cls = type(self)
+        if cls not in _FUSED.values():
+            return super()._set_jittable_templates(raise_on_error)
+        self.__class__ = GATConv  # type: ignore[assignment]
+        try:
+            self._set_jittable_templates(raise_on_error)
+        finally:
+            self.__class__ = cls
+
+    def _values_and_scores(self, x_src: Tensor, x_dst: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        lin_src, lin_dst = (
+            (self.lin, self.lin) if self.lin is not None else (self.lin_src, self.lin_dst)
+        )
+        values = _plain(lin_src(x_src))
+        if x_src is x_dst and lin_src is lin_dst:
+            both = torch.cat([_by_head(self.att_src), _by_head(self.att_dst)], dim=1)
+            scores = (values @ both).split(self.heads, dim=1)
+            return values, scores[0].contiguous(), scores[1].contiguous()
+        score_src = values @ _by_head(self.att_src)
+        return values, score_src, _plain(lin_dst(x_dst)) @ _by_head(self.att_dst)
+
+
+class FusedQuantizedGATConv(QuantizedGATConv, FusedGATConv):
+    """:class:`FusedGATConv` with quantized attention, of min/max or static ranges."""
+
+
+register_attention(FusedGATConv, FusedQuantizedGATConv)
+
+_FUSED: dict[type, type] = {GATConv: FusedGATConv, QuantizedGATConv: FusedQuantizedGATConv}
+
+
+def fuse_attention(module: nn.Module) -> nn.Module:
+    """Makes every GAT layer of ``module`` a :class:`FusedGATConv`, in place.
+
+    Parameters, hooks and ``isinstance`` stay as they are. Quantized layers stay quantized; to take
+    their quantization out makes them what they were before it came. Subclasses of ``GATConv``, and
+    other convolutions, are left alone.
+
+    Example:
+        >>> from torch_geometric.nn import GAT
+        >>> fuse_attention(GAT(8, 16, num_layers=1, heads=4)).convs[0]
+        FusedGATConv(8, 4, heads=4)
+    """
+    for layer in module.modules():
+        layer.__class__ = _FUSED.get(type(layer), type(layer))
+    return module
+
+
+def unfuse_attention(module: nn.Module) -> nn.Module:
+    """Undoes :func:`fuse_attention`."""
+    plain = {fused: cls for cls, fused in _FUSED.items()}
+    for layer in module.modules():
+        layer.__class__ = plain.get(type(layer), type(layer))
+        if isinstance(layer, QuantizedGATConv):
+            site = layer.attention_site
+            site.original = plain.get(site.original, site.original)
+    return module
+
+
+def _serves(conv: FusedGATConv) -> bool:
+    """Whether the kernel does what the layer would."""
+    cls, site = type(conv), getattr(conv, "attention_site", None)
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not conv.explain
+        and conv.flow == "source_to_target"
+        and type(conv.aggr_module) is SumAggregation
+        and conv.decomposed_layers == 1
+        and (site is None or site.can_fuse)
+        and cls.edge_update in (GATConv.edge_update, QuantizedGATConv.edge_update)
+        and all(getattr(cls, name) is getattr(GATConv, name) for name in _METHODS)
+        and not any(getattr(conv, f"_{name}_hooks") for name in _HOOKS)
+        and conv.att_src.dtype == torch.float32
+    )
+
+
+_METHODS = ("message", "aggregate", "update")
+_HOOKS = [
+    f"{step}_forward{when}"
+    for step in ("propagate", "message", "aggregate", "edge_update")
+    for when in ("_pre", "")
+]
+
+
+def _are_served(pair: Any, edge_index: Any, size: tuple[int, int] | None) -> bool:
+    """Whether the kernel knows such features and edges."""
+    if len(pair) != 2 or not isinstance(edge_index, Tensor):
+        return False
+    for x in pair:
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.dtype != torch.float32:
+            return False
+    device = edge_index.device
+    sizes = pair[0].size(0), pair[1].size(0)
+    return (
+        device.type in ("cpu", "cuda")
+        and pair[0].device == pair[1].device == device
+        and not torch.is_autocast_enabled(device.type)
+        and (size is None or tuple(size) == sizes)
+        and _has_edges(edge_index, sizes)
+    )
+
+
+def _has_edges(edge_index: Tensor, sizes: tuple[int, int]) -> bool:
+    if edge_index.layout == torch.strided:
+        whole = edge_index.dtype in (torch.int64, torch.int32)
+        return whole and edge_index.dim() == 2 and edge_index.size(0) == 2
+    return edge_index.layout in _LAYOUTS and tuple(edge_index.shape) == sizes[::-1]
+
+
+def _by_head(attention: Tensor) -> Tensor:
+    """Attention ``(1, H, C)`` as a matrix ``(H * C, H)``, whose products are sums by head."""
+    heads, channels = attention.shape[1:]
+    eye = torch.eye(heads, device=attention.device)
+    return (attention.view(heads, channels, 1) * eye.unsqueeze(1)).view(heads * channels, heads)
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x if type(x) is Tensor else x.as_subclass(Tensor)
+
+
+_sorted: dict[tuple[int, ...], tuple[weakref.ref[Tensor], int, Adjacency]] = {}
+
+
+def _adjacency(edge_index: Tensor, num_sources: int, num_targets: int, num_loops: int) -> Adjacency:
+    """The sorted edges; if ``num_loops`` is 0 or more, with as many self-loops in place of theirs.
+
+    They are kept while ``edge_index`` lives and is not written to.
+    """
+    plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+    if plain.is_inference():  # writes to it are not counted
+        return _sort(plain, num_sources, num_targets, num_loops)
+    key = (id(edge_index), num_sources, num_targets, num_loops)
+    known = _sorted.get(key)
+    if known is not None and known[0]() is edge_index and known[1] == plain._version:
+        return known[2]
+    with torch.inference_mode(False):  # training may need them, too
+        adjacency = _sort(plain, num_sources, num_targets, num_loops)
+    source = weakref.ref(edge_index, lambda _: _sorted.pop(key, None))
+    _sorted[key] = source, plain._version, adjacency
+    return adjacency
+
+
+def _sort(edge_index: Tensor, num_sources: int, num_targets: int, num_loops: int) -> Adjacency:
+    if edge_index.layout == torch.sparse_csr:
+        target = torch.arange(num_targets, device=edge_index.device)
+        target = target.repeat_interleave(edge_index.crow_indices().diff())
+        source = edge_index.col_indices()
+    elif edge_index.layout == torch.sparse_coo:
+        target, source = edge_index.coalesce().indices()
+    else:
+        source, target = edge_index
+    if num_loops >= 0:
+        others = source != target
+        loops = torch.arange(num_loops, dtype=source.dtype, device=source.device)
+        source, target = (torch.cat([ends[others], loops]) for ends in (source, target))
+    adjacency = Adjacency.from_edge_index(source, target, num_sources, num_targets)
+    # Nothing here is in the order of edge_index.
+    return Adjacency(adjacency.rowptr, adjacency.col, None, num_sources)

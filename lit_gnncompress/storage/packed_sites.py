@@ -1,0 +1,184 @@
+"""A plan's sites in real bits: packed inputs, packed hidden features, no messages of E × F."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from lit_gnncompress.kernels import quantize_pack
+from lit_gnncompress.kernels.layout import row_bytes
+from lit_gnncompress.plan import FULL_PRECISION
+from lit_gnncompress.quantization.degrees import DegreeBuckets
+from lit_gnncompress.quantization.fused_attention import fuse_attention, unfuse_attention
+from lit_gnncompress.quantization.quantize import Quantization
+from lit_gnncompress.quantization.ranges import CalibratedRange, step, wide
+from lit_gnncompress.quantization.sites import FeatureSite
+from lit_gnncompress.storage.codecs import Codec, DenseCodec, FloatCodec
+from lit_gnncompress.storage.lossless import lossless_by_bucket
+from lit_gnncompress.storage.messages import Aggregated, node_rows
+from lit_gnncompress.storage.pack import check_finite, pack_with_range
+from lit_gnncompress.storage.packed_tensor import PackedTensor
+from lit_gnncompress.storage.tensor_types import VirtualTensor
+
+_BLOCK_BYTES = 2**18  # of float32 features at a time
+
+
+class PackedForm:
+    """What sites make of features: packed tensors in evaluation, message-free floats else."""
+
+    def pack(
+        self,
+        x: Tensor,
+        bits: tuple[int, ...],
+        buckets: DegreeBuckets | None,
+        range: CalibratedRange,
+    ) -> Tensor:
+        """Packs rows block by block, so that a layer's float features never exist whole.
+
+        Raises:
+            ValueError: Features that are not finite.
+        """
+        if len(bits) == 1 or buckets is None:
+            buckets = None
+        writers = [
+            _Writer(own, x.size(1), self._rows_in(buckets, b, x), range, b, x.device)
+            for b, own in enumerate(bits if buckets is not None else bits[:1])
+        ]
+        size = max(1, _BLOCK_BYTES // (4 * max(1, x.size(1))))
+        for start in torch.arange(0, x.size(0), size).tolist():
+            stop = min(start + size, x.size(0))
+            rows = x.rows(start, stop) if isinstance(x, Aggregated) else x[start:stop]
+            rows = rows.as_subclass(Tensor) if not isinstance(rows, VirtualTensor) else rows
+            check_finite(rows, start)
+            for b, writer in enumerate(writers):
+                if buckets is None:
+                    writer.write(rows)
+                else:
+                    writer.write(rows[buckets.index[start:stop] == b])
+        bucket = None if buckets is None else buckets.index.to(torch.uint8)
+        packed = PackedTensor([writer.finish() for writer in writers], bucket)
+        packed.defers = True
+        return packed
+
+    def stored(self, x: Tensor) -> Tensor:
+        """The same codes; what layers make of them may wait for the next site."""
+        if not isinstance(x, PackedTensor):
+            return x
+        same = PackedTensor(x.blocks, x.bucket)
+        same.defers, same.lossless = True, x.lossless
+        return same
+
+    def settle(self, output: Any) -> Any:
+        """Works out what was waiting for a site."""
+
+        def settled(value: Any) -> Any:
+            return value.materialize() if isinstance(value, Aggregated) else value
+
+        return tree_map(settled, output)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Floats, aggregated without messages."""
+        if isinstance(x, VirtualTensor) or x.dtype != torch.float32 or x.dim() != 2:
+            return x
+        return node_rows(x)
+
+    def _rows_in(self, buckets: DegreeBuckets | None, bucket: int, x: Tensor) -> int:
+        return x.size(0) if buckets is None else int((buckets.index == bucket).sum())
+
+
+class _Writer:
+    """The rows of one bucket, as they come."""
+
+    def __init__(
+        self,
+        bits: int,
+        width: int,
+        num_rows: int,
+        range: CalibratedRange,
+        bucket: int,
+        device: torch.device,
+    ) -> None:
+        self.bits, self.width, self._done = bits, width, 0
+        self._levels = 2.0 ** min(bits, 8) - 1
+        self._by_row = bool(range.by_row[bucket if len(range.by_row) > 1 else 0])
+        place = bucket if range.lo.size(0) > 1 else 0
+        lo, hi = (ends[place].float().to(device) for ends in (range.lo, range.hi))
+        self._lo, self._scale = lo, step(lo, hi, self._levels)
+        if bits == FULL_PRECISION:
+            self._kept = torch.empty(num_rows, width, device=device)
+            return
+        size = row_bytes(width, bits)
+        self._kept = torch.empty(num_rows, size, dtype=torch.uint8, device=device)
+        if self._by_row:
+            self._lo = torch.empty(num_rows, device=device)
+            self._scale = torch.empty(num_rows, device=device)
+
+    def write(self, x: Tensor) -> None:
+        """Appends rows."""
+        rows = slice(self._done, self._done + x.size(0))
+        self._done = rows.stop
+        if self.bits == FULL_PRECISION:
+            self._kept[rows] = x
+            return
+        lo, scale = self._lo, self._scale
+        if self._by_row:
+            low, high = wide(x).amin(1), wide(x).amax(1)
+            lo, scale = low, step(low, high, self._levels)
+            self._lo[rows], self._scale[rows] = lo, scale
+        elif lo.numel() > 1:
+            x = wide(x).sub(lo).div_(scale)
+            lo, scale = x.new_zeros(1), x.new_ones(1)
+        self._kept[rows] = quantize_pack(x, lo, scale, self.bits)
+
+    def finish(self) -> Codec:
+        """All rows."""
+        if self.bits == FULL_PRECISION:
+            return FloatCodec(self._kept)
+        by_column = not self._by_row and self._lo.numel() > 1
+        return DenseCodec(self._kept, self._lo, self._scale, self.bits, self.width, by_column)
+
+
+def use_packed_form(quantization: Quantization, packed: bool = True) -> None:
+    """Makes sites keep real bits and layers send no messages of E × F, or undoes that."""
+    quantization.use_form(PackedForm() if packed else None)
+    (fuse_attention if packed else unfuse_attention)(quantization.module)
+
+
+def packed_input(
+    quantization: Quantization,
+    x: Tensor,
+    whole: Tensor | None = None,
+    degrees: Tensor | None = None,
+) -> PackedTensor | None:
+    """An input in the codes of the sites that read it; ``None`` where they do not agree.
+
+    Args:
+        quantization: A plan at work.
+        x: Input of the latest forward pass.
+        whole: Features of all nodes, where ``x`` is a sample of them.
+        degrees: Degree of each row of ``whole``, for a plan with degree buckets.
+    """
+    readers = [
+        (site, seen)
+        for site in quantization.sites
+        for seen in site.seen
+        if isinstance(site, FeatureSite) and seen.source is not None and seen.source() is x
+    ]
+    if len({(site.bits, site.quantizer) for site, _ in readers}) != 1:
+        return None
+    site, seen = readers[0]
+    if set(site.bits) == {FULL_PRECISION}:
+        return None
+    features, buckets = x, seen.buckets
+    if whole is not None:
+        features, splits = whole, quantization.context.splits
+        buckets = None if degrees is None else DegreeBuckets.from_degrees(degrees, splits)
+    if len(site.bits) > 1 and buckets is None:
+        return None
+    found = site.quantizer.find_range(features, site.bits, buckets)
+    packed = pack_with_range(features, site.bits, buckets, found)
+    packed.lossless = lossless_by_bucket(features, buckets)
+    return packed

@@ -1,0 +1,128 @@
+"""What the package's tensor subclasses share: a table of operations, and a way out for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+Handler = Callable[..., Any]
+
+_METADATA = {
+    Tensor.shape.__get__,
+    Tensor.dtype.__get__,
+    Tensor.device.__get__,
+    Tensor.layout.__get__,
+    Tensor.ndim.__get__,
+    Tensor.is_cuda.__get__,
+    Tensor.is_cpu.__get__,
+    Tensor.is_sparse.__get__,
+    Tensor.is_sparse_csr.__get__,
+    Tensor.is_quantized.__get__,
+    Tensor.is_meta.__get__,
+    Tensor.is_nested.__get__,
+    Tensor.itemsize.__get__,
+    Tensor._version.__get__,
+    Tensor.is_leaf.__get__,
+    Tensor.grad_fn.__get__,
+    Tensor.size,
+    Tensor.dim,
+    Tensor.ndimension,
+    Tensor.numel,
+    Tensor.nelement,
+    Tensor.__len__,
+    Tensor.is_floating_point,
+    torch.is_floating_point,
+    Tensor.is_complex,
+    torch.is_complex,
+    Tensor.is_inference,
+    Tensor.is_shared,
+    Tensor.element_size,
+    Tensor.get_device,
+    torch.numel,
+}
+
+
+class VirtualTensor(torch.Tensor):
+    """A matrix whose entries exist only when somebody asks for them.
+
+    Subclasses handle the operations that they can do better, with :func:`handles`; any other one
+    gets the matrix as :meth:`materialize` makes it.
+    """
+
+    handlers: ClassVar[dict[Callable[..., Any], Handler]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.handlers = dict(cls.handlers)
+
+    @staticmethod
+    def __new__(cls, shape: Iterable[int], device: torch.device, *_: Any, **__: Any) -> Any:
+        """An empty shell of ``shape``."""
+        return torch.Tensor._make_wrapper_subclass(
+            cls, torch.Size(shape), dtype=torch.float32, device=device
+        )
+
+    def materialize(self) -> Tensor:
+        """All entries, as an ordinary fp32 tensor."""
+        raise NotImplementedError
+
+    def before_materializing(self, name: str) -> None:
+        """Called with the name of an operation that has no handler."""
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _METADATA:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        handler = cls.handlers.get(func)
+        if handler is not None:
+            result = handler(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+
+        def materialized(value: Any) -> Any:
+            if not isinstance(value, cls):
+                return value
+            value.before_materializing(getattr(func, "__name__", str(func)))
+            return value.materialize()
+
+        return func(*tree_map(materialized, args), **tree_map(materialized, dict(kwargs)))
+
+    @classmethod
+    def __torch_dispatch__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        # What comes past __torch_function__, from C++.
+        def materialized(value: Any) -> Any:
+            return value.materialize() if isinstance(value, VirtualTensor) else value
+
+        return func(*tree_map(materialized, args), **tree_map(materialized, dict(kwargs or {})))
+
+
+def handles(cls: type[Any], *functions: Callable[..., Any]) -> Callable[[Handler], Handler]:
+    """Makes a function the handler of torch ``functions`` for a subclass of tensors.
+
+    It may return ``NotImplemented`` for arguments that it cannot serve.
+    """
+
+    def add(handler: Handler) -> Handler:
+        for function in functions:
+            cls.handlers[function] = handler
+        return handler
+
+    return add
