@@ -39,7 +39,7 @@ class BatchDegrees:
         Raises:
             ValueError: A graph without nodes.
         """
-        graph = next(_graphs(batch), None)
+        graph = next(graphs_in(batch), None)
         if graph is None:
             context.clear()
         elif not graph.num_nodes:
@@ -57,14 +57,14 @@ class BatchDegrees:
             return own
         whole = self.whole_graph if isinstance(self.whole_graph, Data) else None
         if whole is not None and "n_id" in graph:
-            degrees = self._counted(whole)
+            degrees = self.counted(whole)
             context.settle_splits(degrees)
             return degrees.to(graph.n_id.device)[graph.n_id]
         sampled = any(name in graph for name in _SAMPLED)
         if sampled or (whole is not None and graph.num_nodes < whole.num_nodes):
             self._warn()
             return None
-        return self._counted(graph)
+        return self.counted(graph)
 
     def _by_type(self, graph: HeteroData) -> dict[str, Tensor] | None:
         degrees = {
@@ -83,7 +83,7 @@ class BatchDegrees:
             return None
         return None if degrees.dtype == torch.bool else degrees.long()
 
-    def _counted(self, graph: Data) -> Tensor:
+    def counted(self, graph: Data) -> Tensor:
         """In-degrees by the edges of ``graph``, counted once."""
         adjacency = graph.adj_t if "adj_t" in graph else graph.edge_index
         if isinstance(adjacency, Tensor) and adjacency.is_inference():
@@ -107,13 +107,13 @@ class BatchDegrees:
             self._warned = True
 
 
-def _graphs(batch: Any) -> Iterator[Data | HeteroData]:
+def graphs_in(batch: Any) -> Iterator[Data | HeteroData]:
     """Graphs in a batch, which may be nested in tuples, lists and dicts."""
     if isinstance(batch, (Data, HeteroData)):
         yield batch
     elif isinstance(batch, Mapping):
         for value in batch.values():
-            yield from _graphs(value)
+            yield from graphs_in(value)
     elif isinstance(batch, (tuple, list)):
         for value in batch:
-            yield from _graphs(value)
+            yield from graphs_in(value)

@@ -19,7 +19,7 @@ from lit_gnncompress.callbacks.fresh_start import (
     restart_optimizer,
     scale_scheduler,
 )
-from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
+from lit_gnncompress.callbacks.quantize import Calibration, Quantize, callbacks_of
 
 Weights = dict[str, Tensor]
 
@@ -109,6 +109,7 @@ class QuantizationFinetuning(Callback):
         self.best_score: float | None = None
         self.turned_at: int | None = None
         self._best_weights: Weights | None = None
+        self._best_ranges: Calibration = {}
         self._epochs_since_best = 0
         self._turn_next = False
 
@@ -223,6 +224,7 @@ class QuantizationFinetuning(Callback):
         score = trainer.strategy.broadcast(score)
         if self._is_best(score):
             self.best_score, self._best_weights = score, _copy(pl_module)
+            self._best_ranges = self._quantize.calibration
             self._epochs_since_best = 0
         else:
             self._epochs_since_best += 1
@@ -249,6 +251,7 @@ class QuantizationFinetuning(Callback):
             )
         if self._best_weights is not None:
             pl_module.load_state_dict(self._best_weights)
+            self._quantize.calibration = self._best_ranges
         self._quantize.enabled = True
 
     def on_exception(
@@ -270,7 +273,7 @@ class QuantizationFinetuning(Callback):
 
     _STATE = (
         "full_precision_weights", "full_precision_score", "best_score", "turned_at",
-        "_best_weights", "_epochs_since_best", "_turn_next",
+        "_best_weights", "_best_ranges", "_epochs_since_best", "_turn_next",
     )  # fmt: skip
     _resumed = False
 

@@ -11,12 +11,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lit_gnncompress.callbacks.batches import BatchDegrees
+from lit_gnncompress.callbacks.pack_inputs import pack_inputs
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.quantization.quantize import Quantization, quantize_, remove_quantization
 from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
-from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
+from lit_gnncompress.quantization.ranges import CalibratedRange, Granularity, RangeMethod
 from lit_gnncompress.report import print_ledger
 from lit_gnncompress.storage.ledger import Ledger, ledger_of
+from lit_gnncompress.storage.packed_sites import use_packed_form
+
+Calibration = dict[str, list[dict[str, list]]]
+"""Ranges of hidden features by layer, see ``CalibratedRange.to_dict``."""
 
 _REFUSED_STRATEGIES = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
@@ -52,6 +57,12 @@ class Quantize(Callback):
         attention_range: How the range of attention is found.
         renormalize: Whether a node's attention sums to 1 again after rematching.
         degree_attr: Node attribute with the degree in the whole graph, int of shape ``(N,)``.
+        packed: Whether bits are kept as bits. Input features that only one layer reads are replaced
+            by a :class:`~lit_gnncompress.storage.PackedTensor` in the batch, and in the datamodule's
+            ``data``, after the first training step; layers send no messages of E × F; and test and
+            prediction keep hidden features packed, with the ranges of the latest validation (the
+            first batch finds them where there was none). What else reads the inputs gets what
+            their codes stand for.
         verbose: Whether the ledger is printed after fit and test.
 
     Raises:
@@ -77,6 +88,7 @@ class Quantize(Callback):
         attention_range: RangeMethod = "minmax",
         renormalize: bool = True,
         degree_attr: str = "deg",
+        packed: bool = False,
         verbose: bool = True,
     ) -> None:
         super().__init__()
@@ -87,6 +99,7 @@ class Quantize(Callback):
             )
         Quantizer(rounding=rounding, percentile=percentile)  # checks both
         self.plan = plan
+        self.packed = packed
         self.verbose = verbose
         self._options: dict[str, Any] = {
             "range": range,
@@ -127,6 +140,21 @@ class Quantize(Callback):
         """Bytes of every site, of the matrices that passed last; empty before the first pass."""
         return Ledger() if self._quantization is None else ledger_of(self._quantization)
 
+    @property
+    def calibration(self) -> Calibration:
+        """Ranges of hidden features by layer, found in validation, as plain numbers; settable."""
+        if self._quantization is None or not self.packed:
+            return {}
+        ranges = self._quantization.calibrated
+        return {name: [one.to_dict() for one in found] for name, found in ranges.items()}
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration) -> None:
+        self.quantization.calibrated = {
+            name: [CalibratedRange.from_dict(one) for one in found]
+            for name, found in calibration.items()
+        }
+
     def remove(self) -> None:
         """Gives the module back as it was; nothing happens where there is none."""
         if self._quantization is not None:
@@ -146,6 +174,7 @@ class Quantize(Callback):
         remove_quantization(pl_module)  # of another callback, in an earlier Trainer
         self._quantization = quantize_(pl_module, self.plan, **self._options)
         self._quantization.enabled = self._enabled
+        use_packed_form(self._quantization, self.packed)
 
     def _check(self, trainer: Trainer) -> None:
         if sum(isinstance(callback, Quantize) for callback in callbacks_of(trainer)) > 1:
@@ -173,15 +202,29 @@ class Quantize(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Tells the layers about the batch's graph."""
+        # Ranges belong to the weights at hand, which only training changes.
+        self.quantization.context.calibrating = trainer.state.fn == TrainerFn.FITTING
         self._degrees.publish(self.quantization.context, batch)
 
     on_test_batch_start = on_validation_batch_start
     on_predict_batch_start = on_validation_batch_start
 
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Puts packed features in the place of those that a layer has just read."""
+        if self.packed and self.enabled:
+            pack_inputs(self.quantization, batch, self._degrees)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs what the plan saves."""
         if self.enabled:
-            ledger = ledger_of(self.quantization, lossless=False)
+            ledger = ledger_of(self.quantization)
             for name, value in (("avg_bits", ledger.average_bits), ("saving", ledger.saving_real)):
                 # Processes have batches, and so ledgers, of their own.
                 pl_module.log(f"quant/{name}", value, batch_size=1, sync_dist=True)
@@ -203,8 +246,13 @@ class Quantize(Callback):
     on_predict_end = on_validation_end
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan, so that a resumed fit can be checked against it."""
-        return {"plan": self.plan.to_dict()}
+        """The plan, so that a resumed fit can be checked against it, and the ranges found."""
+        return {"plan": self.plan.to_dict(), "calibration": self.calibration}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the ranges."""
+        if self.packed and self._quantization is not None:
+            self.calibration = state_dict.get("calibration", {})
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
