@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.output import Output
 
-NAMES = ("overhead", "table3")
+NAMES = ("granularity", "overhead", "search", "table3")
 
 
 def main() -> None:

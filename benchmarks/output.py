@@ -46,7 +46,7 @@ class Output:
     def add(self, row: Row, key: tuple[str, ...]) -> None:
         """Keeps a row, in place of one that agrees with it in the fields ``key``."""
         row = {**row, "machine": self._machine}
-        same = [i for i, old in enumerate(self.rows) if all(old[k] == row[k] for k in key)]
+        same = [i for i, old in enumerate(self.rows) if all(old.get(k) == row[k] for k in key)]
         if same:
             self.rows[same[0]] = row
         else:

@@ -46,9 +46,21 @@ def recipe(dataset: str, model: str) -> tuple[BitPlan, dict[str, str]]:
 
 
 def build(
-    dataset: str, model: str, data: GraphDataModule
+    dataset: str,
+    model: str,
+    data: GraphDataModule,
+    plan: BitPlan | None = None,
+    epochs: int | None = None,
 ) -> tuple[L.Trainer, L.LightningModule, GraphDataModule]:
-    """A Trainer, a module and its data, for :func:`lit_gnncompress.compare_by_seed`."""
+    """A Trainer, a module and its data, for :func:`lit_gnncompress.compare_by_seed`.
+
+    Args:
+        dataset: Name of the data set.
+        model: Name of the model.
+        data: The data set.
+        plan: Another plan than the recipe's, whose ranges it keeps.
+        epochs: Length of the fine-tuning, if not the usual.
+    """
     citation = dataset != "Computers"
     module = NodeClassifier(
         model,  # type: ignore[arg-type]
@@ -61,15 +73,21 @@ def build(
         weight_decay=5e-4 if citation else 0.0,
         **_MODEL_ARGUMENTS[model],
     )
-    plan, granularity = recipe(dataset, model)
+    by_hand, granularity = recipe(dataset, model)
     finetuning = QuantizationFinetuning(
         start="best",
         patience=100,
-        epochs=30 if citation else 15,
+        epochs=epochs or (30 if citation else 15),
         monitor="val_acc",
         mode="max",
     )
-    quantize = Quantize(plan, granularity=granularity, verbose=False)  # type: ignore[arg-type]
+    quantize = Quantize(
+        by_hand if plan is None else plan,
+        granularity=granularity,  # type: ignore[arg-type]
+        # Computers' neighbourhoods are large, and coefficients small beside a lone neighbour's 1.
+        attention_granularity="bucket" if citation else "node",
+        verbose=False,
+    )
     trainer = quiet_trainer(max_epochs=400 if citation else 150, callbacks=[quantize, finetuning])
     return trainer, module, data
 

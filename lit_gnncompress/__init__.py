@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_gnncompress.callbacks import BitSearch
     from lit_gnncompress.compare import compare_by_seed
     from lit_gnncompress.plan import BitPlan, Site
     from lit_gnncompress.quantization import (
@@ -19,36 +20,62 @@ if TYPE_CHECKING:
         remove_quantization,
     )
     from lit_gnncompress.results import Comparison
-    from lit_gnncompress.storage import Ledger, ledger_of
+    from lit_gnncompress.storage import (
+        Ledger,
+        PackedFeatureStore,
+        PackedTensor,
+        ledger_of,
+        load_compressed,
+        open_features,
+        pack,
+        pack_file,
+        save_compressed,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BitPlan": "plan",
+    "BitSearch": "callbacks",
     "Comparison": "results",
     "Ledger": "storage",
+    "PackedFeatureStore": "storage",
+    "PackedTensor": "storage",
     "Quantization": "quantization",
     "Quantizer": "quantization",
     "Site": "plan",
     "compare_by_seed": "compare",
     "find_sites": "quantization",
     "ledger_of": "storage",
+    "load_compressed": "storage",
+    "open_features": "storage",
+    "pack": "storage",
+    "pack_file": "storage",
     "quantize_": "quantization",
     "remove_quantization": "quantization",
+    "save_compressed": "storage",
 }
 
 __all__ = [
     "BitPlan",
+    "BitSearch",
     "Comparison",
     "Ledger",
+    "PackedFeatureStore",
+    "PackedTensor",
     "Quantization",
     "Quantizer",
     "Site",
     "compare_by_seed",
     "find_sites",
     "ledger_of",
+    "load_compressed",
+    "open_features",
+    "pack",
+    "pack_file",
     "quantize_",
     "remove_quantization",
+    "save_compressed",
 ]
 
 

@@ -1,25 +1,41 @@
-"""The command line: LightningCLI's fit, validate, test and predict, and `compare`."""
+"""The command line: LightningCLI's fit, validate, test, predict; `compare`, `export`, `pack`."""
 
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
+import pickle
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+from torch_geometric.data import Data
 
+from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
 from lit_gnncompress.compare import SeedResult, compare_by_seed
+from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.report import print_comparison, write_report
+from lit_gnncompress.storage.artifact import save_compressed
+from lit_gnncompress.storage.streaming import PackedFile, pack_file
 
 _COMPARE_HELP = """
 besides these, `lit-gnncompress compare --config FILE --seeds N --out FOLDER` fits once per seed and
-compares full precision with quantized; see `lit-gnncompress compare --help`
+compares full precision with quantized; see `lit-gnncompress compare --help`.
+`lit-gnncompress export --ckpt FILE --out model.safetensors` writes a checkpoint's weights, its plan
+and its packed graph to one file; see `lit-gnncompress export --help`.
+`lit-gnncompress pack features.npy --bits 4 --out features.safetensors` packs a feature file of any
+size; see `lit-gnncompress pack --help`
 """
 
 
@@ -41,7 +57,7 @@ class CompressCLI(LightningCLI):
     Where the model takes ``in_channels`` and ``num_classes``, they come from the data.
     """
 
-    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+    def __init__(self, args: list[str] | dict[str, Any] | None = None, run: bool = True) -> None:
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -82,6 +98,10 @@ def main(args: list[str] | None = None) -> None:
     try:
         if given[:1] == ["compare"]:
             _compare(given[1:])
+        elif given[:1] == ["export"]:
+            _export(given[1:])
+        elif given[:1] == ["pack"]:
+            _pack(given[1:])
         else:
             CompressCLI(args)
     except Exception as error:
@@ -153,3 +173,185 @@ def _compare(args: list[str]) -> None:
         comparison = compare_by_seed(build, range(options.seeds), options.metric, show)
     print_comparison(comparison, console)
     console.print(f"Written: {', '.join(str(p) for p in write_report(comparison, options.out))}")
+
+
+def _export(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="lit-gnncompress export",
+        description="Write the weights of a checkpoint, its bit plan and its packed graph to one "
+        "file, which load_compressed reads. Labels and masks are left out.",
+    )
+    parser.add_argument("--ckpt", required=True, help="checkpoint of a fit with Quantize")
+    parser.add_argument("--out", default="model.safetensors", help="(default: model.safetensors)")
+    parser.add_argument(
+        "--config", help="configuration of the fit (default: the config.yaml beside the checkpoint)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    options = parser.parse_args(args)
+    if Path(options.out).exists() and not options.overwrite:
+        raise FileExistsError(f"{options.out} exists already: choose another name or --overwrite.")
+    checkpoint = _read_checkpoint(options.ckpt)
+    config = Path(options.config) if options.config else _config_beside(options.ckpt)
+    module, data = _rebuild(options.ckpt, checkpoint, config)
+    sizes = save_compressed(options.out, module, data=data)
+    Console().print(_sizes_table(options.out, module, data, sizes))
+
+
+def _read_checkpoint(path: str) -> dict[str, Any]:
+    """A checkpoint of Lightning, read without running code that may be in it."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint that can be read safely: it is damaged, no checkpoint, or "
+            f"holds objects other than tensors and plain values ({error})."
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is no checkpoint of a fit: it has no state_dict.")
+    return checkpoint
+
+
+def _config_beside(checkpoint: str) -> Path:
+    """The configuration that LightningCLI left with the logs, whose folder has the checkpoints."""
+    folder = Path(checkpoint).resolve().parent
+    for each in (folder, *list(folder.parents)[:2]):
+        if (each / "config.yaml").is_file():
+            return each / "config.yaml"
+    raise FileNotFoundError(
+        f"there is no config.yaml in the folder of {checkpoint}, nor in the two above (a fit "
+        f"without logger leaves none): give that of the fit, --config FILE."
+    )
+
+
+def _rebuild(
+    path: str, checkpoint: dict[str, Any], config: Path
+) -> tuple[LightningModule, Data | None]:
+    """The quantized module of a checkpoint, and the graph of its data."""
+    if not config.is_file():
+        raise FileNotFoundError(f"there is no configuration {config}.")
+    try:
+        run = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{config} is no YAML file: {error}") from error
+    if not isinstance(run, dict):
+        raise ValueError(f"{config} is no configuration of a fit: it holds no mapping.")
+    kept = {name: run[name] for name in ("model", "data") if name in run}
+    # On this machine, whatever the fit ran on.
+    trainer = {"accelerator": "cpu", "devices": 1, "logger": False}
+    trainer["callbacks"] = (run.get("trainer") or {}).get("callbacks")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    cli = CompressCLI({**kept, "trainer": trainer, "seed_everything": False}, run=False)
+    quantize = next((c for c in callbacks_of(cli.trainer) if isinstance(c, Quantize)), None)
+    if quantize is None:
+        raise ValueError(f"{config} has no callback Quantize, so there is no plan to export by.")
+    state = checkpoint.get("callbacks", {}).get(quantize.state_key, {})
+    if "plan" in state:  # a search may have found another than that of the configuration
+        quantize.plan = BitPlan.from_dict(state["plan"])
+    quantize.setup(cli.trainer, cli.model, "predict")
+    quantize.load_state_dict(state)
+    try:
+        cli.model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the model of {config}: {error}") from error
+    return cli.model, _graph(cli.datamodule)
+
+
+def _graph(datamodule: Any) -> Data | None:
+    """What predictions need of a datamodule's graph; ``None`` where it has no ``data``."""
+    if datamodule is None:
+        return None
+    datamodule.prepare_data()
+    datamodule.setup("predict")
+    data = getattr(datamodule, "data", None)
+    if not isinstance(data, Data):
+        return None
+    data = copy.copy(data)
+    for name in list(data.keys()):
+        if name == "y" or name.endswith("_mask"):
+            del data[name]
+    return data
+
+
+def _sizes_table(
+    target: str, module: LightningModule, data: Data | None, sizes: dict[str, int]
+) -> Table:
+    before = {"weights": list(module.state_dict().values()), "features": [], "graph": []}
+    for value in [] if data is None else data.to_dict().values():
+        if isinstance(value, Tensor):
+            is_features = value.dim() == 2 and value.is_floating_point()
+            before["features" if is_features else "graph"].append(value)
+    plain = {
+        part: sum(each.numel() * each.element_size() for each in tensors)
+        for part, tensors in before.items()
+    }
+    table = Table(title=f"Written: {target}")
+    table.add_column("")
+    for name in ("bytes", "fp32", "saving"):
+        table.add_column(name, justify="right")
+    for part, size in (*sizes.items(), ("file", sum(sizes.values()))):
+        full = sum(plain.values()) if part == "file" else plain.get(part, 0)
+        saving = f"{full / size:.1f}×" if full and size else ""
+        table.add_row(part, f"{size:,}", f"{full:,}" if full else "", saving)
+    return table
+
+
+def _pack(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="lit-gnncompress pack",
+        description="Pack a feature file of any size, block by block. Open the result with "
+        "open_features or PackedFeatureStore, which read the rows that are used.",
+    )
+    parser.add_argument("source", help=".npy file of float16, float32 or float64, one row a node")
+    parser.add_argument("--bits", type=int, default=8, help="bits of a value, 1 to 8 (default: 8)")
+    parser.add_argument("--out", help="file to write (default: the source's name, .safetensors)")
+    parser.add_argument(
+        "--granularity",
+        choices=["row", "tensor", "column"],
+        default="row",
+        help="values that share a range (default: row, the best quality, for 8 bytes a row)",
+    )
+    parser.add_argument(
+        "--range",
+        choices=["minmax", "mse"],
+        default="minmax",
+        help="how a range is found; mse is for rows alone, better at few bits, and slow "
+        "(default: minmax)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    options = parser.parse_args(args)
+    target = options.out or Path(options.source).with_suffix(".safetensors")
+    try:
+        done = pack_file(
+            options.source,
+            target,
+            options.bits,
+            granularity=options.granularity,
+            range=options.range,
+            overwrite=options.overwrite,
+        )
+    except KeyboardInterrupt:
+        sys.exit(f"interrupted: {target} was not written")
+    Console().print(_packed_table(done))
+
+
+def _packed_table(done: PackedFile) -> Table:
+    table = Table(title=f"Written: {done.target}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    ratio = done.bytes_before / done.bytes_after
+    speed = done.bytes_before / 1e9 / max(done.seconds, 1e-9)
+    for name, value in (
+        ("rows", f"{done.rows:,}"),
+        ("width", f"{done.width:,}"),
+        ("bits", str(done.bits)),
+        ("bytes before", f"{done.bytes_before:,}"),
+        ("bytes after", f"{done.bytes_after:,}"),
+        ("saving", f"{ratio:.1f}×"),
+        ("time", f"{done.seconds:.1f} s"),
+        ("speed", f"{speed:.2f} GB/s"),
+    ):
+        table.add_row(name, value)
+    return table

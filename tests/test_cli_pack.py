@@ -94,7 +94,7 @@ def test_help(capsys):
     ):
         with pytest.raises(SystemExit):
             main(args)
-        out = capsys.readouterr().out
+        out = " ".join(capsys.readouterr().out.split())
         assert not [word for word in words if word not in out]
 
 

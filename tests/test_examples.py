@@ -51,6 +51,15 @@ def test_cora(tmp_path):
     assert list(tmp_path.glob("runs/cora/**/*.ckpt"))
 
 
+def test_bit_search(tmp_path):
+    config = str(ROOT / "examples/bit_search.yaml")
+    small = ("--trainer.max_epochs=3", "--trainer.callbacks.trials=4")
+    done = run("-m", "lit_gnncompress", "fit", "--config", config, *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Best of 4 plans" in done.stdout or "none of 4 plans" in done.stdout
+    assert (tmp_path / "runs/bit_search/search.png").exists()
+
+
 def test_plans_of_the_readme():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     plans = [BitPlan.from_dict(yaml.safe_load(block)["plan"]) for block in blocks]

@@ -12,7 +12,7 @@ FLOORS = [  # ground first; rooms of one floor do not know each other
     {"quantization", "embedding", "search"},
     {"storage", "models"},
     {"results"},
-    {"report"},
+    {"report", "search_report"},
     {"callbacks"},
     {"compare"},
     {"cli"},

@@ -28,5 +28,6 @@ def test_every_public_name_is_there():
 def test_the_callbacks_are_there():
     from lit_gnncompress import callbacks
 
-    assert sorted(callbacks.__all__) == ["QuantizationFinetuning", "Quantize"]
+    names = ["BitSearch", "CompressActivations", "QuantizationFinetuning", "Quantize"]
+    assert sorted(callbacks.__all__) == names
     assert all(hasattr(callbacks, name) for name in callbacks.__all__)

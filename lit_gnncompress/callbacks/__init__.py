@@ -1,6 +1,8 @@
 """Lightning callbacks: all that knows Lightning's hooks."""
 
+from lit_gnncompress.callbacks.bit_search import BitSearch
+from lit_gnncompress.callbacks.compress_activations import CompressActivations
 from lit_gnncompress.callbacks.finetune import QuantizationFinetuning
 from lit_gnncompress.callbacks.quantize import Quantize
 
-__all__ = ["QuantizationFinetuning", "Quantize"]
+__all__ = ["BitSearch", "CompressActivations", "QuantizationFinetuning", "Quantize"]

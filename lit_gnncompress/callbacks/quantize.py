@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lit_gnncompress.callbacks.batches import BatchDegrees
 from lit_gnncompress.callbacks.pack_inputs import pack_inputs
 from lit_gnncompress.plan import BitPlan
+from lit_gnncompress.quantization.attention import AttentionGranularity
 from lit_gnncompress.quantization.quantize import Quantization, quantize_, remove_quantization
 from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
 from lit_gnncompress.quantization.ranges import CalibratedRange, Granularity, RangeMethod
@@ -55,20 +56,22 @@ class Quantize(Callback):
         rounding: ``"nearest"``, ``"floor"`` or ``"stochastic"``.
         percentile: Share of the values inside a percentile range.
         attention_range: How the range of attention is found.
+        attention_granularity: Which coefficients share it: those of a degree ``"bucket"``, or of a
+            receiving ``"node"``.
         renormalize: Whether a node's attention sums to 1 again after rematching.
         degree_attr: Node attribute with the degree in the whole graph, int of shape ``(N,)``.
-        packed: Whether bits are kept as bits. Input features that only one layer reads are replaced
-            by a :class:`~lit_gnncompress.storage.PackedTensor` in the batch, and in the datamodule's
-            ``data``, after the first training step; layers send no messages of E × F; and test and
-            prediction keep hidden features packed, with the ranges of the latest validation (the
-            first batch finds them where there was none). What else reads the inputs gets what
-            their codes stand for.
+        packed: Whether bits are kept as bits. Input features that one layer reads are replaced
+            by a :class:`~lit_gnncompress.storage.PackedTensor` in the batch, and in the
+            datamodule's ``data``, after the first training step; layers send no messages of
+            E × F; and test and prediction keep hidden features packed, with the ranges of the
+            latest validation (the first batch finds them where there was none). What else reads
+            the inputs gets what their codes stand for.
         verbose: Whether the ledger is printed after fit and test.
 
     Raises:
         MisconfigurationException: Two of these callbacks, a strategy that shards modules, or a
             fit that resumes from another plan.
-        ValueError: A plan that does not fit the module.
+        ValueError: A plan that does not fit the module, or ``packed`` codes rounded down.
 
     Example:
         >>> from lit_gnncompress import BitPlan
@@ -86,6 +89,7 @@ class Quantize(Callback):
         rounding: Rounding = "nearest",
         percentile: float = 0.99,
         attention_range: RangeMethod = "minmax",
+        attention_granularity: AttentionGranularity = "bucket",
         renormalize: bool = True,
         degree_attr: str = "deg",
         packed: bool = False,
@@ -98,6 +102,11 @@ class Quantize(Callback):
                 f"BitPlan(features=4), or BitPlan.from_dict(...)."
             )
         Quantizer(rounding=rounding, percentile=percentile)  # checks both
+        if packed and rounding == "floor":
+            raise ValueError(
+                "packed=True packs codes rounded to nearest, rounding='floor' would train others: "
+                "leave one of them out."
+            )
         self.plan = plan
         self.packed = packed
         self.verbose = verbose
@@ -107,6 +116,7 @@ class Quantize(Callback):
             "rounding": rounding,
             "percentile": percentile,
             "attention_range": attention_range,
+            "attention_granularity": attention_granularity,
             "renormalize": renormalize,
         }
         self._degrees = BatchDegrees(degree_attr)

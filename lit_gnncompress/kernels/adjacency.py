@@ -124,6 +124,12 @@ class Adjacency:
             self._transposed = Adjacency(rowptr, col, perm, self.num_targets)
         return self._transposed
 
+    def into(self, start: int, stop: int) -> Adjacency:
+        """The edges into targets ``start`` to before ``stop``, numbered by their slots."""
+        first, last = int(self.rowptr[start]), int(self.rowptr[stop])
+        rowptr = self.rowptr[start : stop + 1] - first
+        return Adjacency(rowptr, self.col[first:last], None, self.num_sources)
+
     def to(self, device: Any) -> Adjacency:
         """The same edges on ``device``."""
         if self.device == torch.device(device):

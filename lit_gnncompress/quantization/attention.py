@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,9 @@ from lit_gnncompress.plan import FULL_PRECISION, Site
 from lit_gnncompress.quantization.context import GraphContext, Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets, count
 from lit_gnncompress.quantization.quantizer import Quantizer
-from lit_gnncompress.quantization.ranges import CalibratedRange, step
+from lit_gnncompress.quantization.ranges import CalibratedRange, Range, step
+
+AttentionGranularity = Literal["bucket", "node"]
 
 
 class AttentionSite:
@@ -43,6 +45,8 @@ class AttentionSite:
         renormalize: Whether the coefficients of a node sum to 1 again after rematching, which
             gradients see. A node whose coefficients all round to zero weighs its neighbours alike.
         context: The graph in hand.
+        granularity: Which coefficients share a range: those of a degree ``"bucket"``, or of a
+            receiving ``"node"``, from 0 to their maximum.
 
     Attributes:
         original: Class of the convolution before it was swapped.
@@ -57,7 +61,9 @@ class AttentionSite:
         quantizer: Quantizer,
         renormalize: bool,
         context: GraphContext,
+        granularity: AttentionGranularity = "bucket",
     ) -> None:
+        self.granularity = granularity
         self.site = site
         self.bits = bits
         self.quantizer = quantizer
@@ -88,11 +94,15 @@ class AttentionSite:
         if set(self.bits) == {FULL_PRECISION}:
             self.seen = [Seen(by_edge.shape, buckets, None)]
             return alpha
-        if self.static_range is None:
+        ranges = None
+        if self.granularity == "node":
+            range = _range_of_nodes(by_edge, index, num_nodes)
+            ranges = self._count_receivers(num_nodes)
+        elif self.static_range is None:
             range = self.quantizer.find_range(by_edge, self.bits, buckets)
         else:
             range = self.static_range.of(by_edge, buckets)
-        self.seen = [Seen(by_edge.shape, buckets, range)]
+        self.seen = [Seen(by_edge.shape, buckets, range, ranges=ranges)]
         out = self.quantizer.apply(by_edge, self.bits, buckets, range).view_as(alpha)
         if not self.renormalize:
             return out
@@ -107,7 +117,7 @@ class AttentionSite:
         """Whether :meth:`alpha_range` tells all that happens to the coefficients here."""
         if not self.context.enabled or set(self.bits) == {FULL_PRECISION}:
             return True
-        found = self.quantizer.range == "minmax" and self.quantizer.granularity == "bucket"
+        found = self.granularity == "node" or self.quantizer.range == "minmax"
         return self.quantizer.rounding == "nearest" and (found or self.static_range is not None)
 
     @torch.no_grad()
@@ -139,14 +149,23 @@ class AttentionSite:
         if set(self.bits) == {FULL_PRECISION}:
             self.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, None)
             return None
+        highest = [-1.0 if b == FULL_PRECISION else 2.0**b - 1 for b in self.bits]
+        levels = torch.tensor(highest, device=score_src.device).unsqueeze(1)
+        if self.granularity == "node":
+            _, hi = attention_range(score_src, score_dst, adjacency, negative_slope=negative_slope)
+            hi = torch.where(torch.isfinite(hi), hi, 0).unsqueeze(1)  # a node without edges
+            own = levels if receivers is None else levels[receivers.index]
+            self.seen = functools.partial(
+                _seen_by_node, shape, adjacency, receivers, self._count_receivers(len(hi))
+            )
+            scale = step(torch.zeros_like(hi), hi, own.abs())
+            return torch.cat([torch.zeros_like(hi), scale, own.expand_as(hi)], dim=1)
         range = self.static_range
         if range is None:
             ends = attention_range(score_src, score_dst, adjacency, negative_slope=negative_slope)
             range = _shared_range(*ends, receivers)
         self.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, range)
         lo, hi = (ends.to(score_src.device) for ends in (range.lo, range.hi))
-        highest = [-1.0 if b == FULL_PRECISION else 2.0**b - 1 for b in self.bits]
-        levels = torch.tensor(highest, device=lo.device).unsqueeze(1)
         shared = torch.cat(torch.broadcast_tensors(lo, step(lo, hi, levels.abs()), levels), dim=1)
         if receivers is None:
             return shared
@@ -157,6 +176,13 @@ class AttentionSite:
         if not self.context.by_degree:
             return None
         return self._receivers(lambda: count(index, num_nodes)).take(index)
+
+    def _count_receivers(self, num_nodes: int) -> tuple[int, ...]:
+        """Receiving nodes in each bucket."""
+        receivers = self.context.receivers if self.context.by_degree else None
+        if receivers is None or torch.compiler.is_compiling():
+            return (num_nodes,)
+        return tuple(receivers.first(num_nodes).counts().tolist())
 
     def _receivers(self, degrees: Callable[[], Tensor]) -> DegreeBuckets:
         """The bucket of each receiving node."""
@@ -180,6 +206,27 @@ def _shared_range(lo: Tensor, hi: Tensor, receivers: DegreeBuckets | None) -> Ca
     empty = lo > hi
     lo, hi = (ends.masked_fill(empty, 0).unsqueeze(1) for ends in (lo, hi))
     return CalibratedRange(lo, hi, torch.zeros_like(empty))
+
+
+def _range_of_nodes(by_edge: Tensor, index: Tensor, num_nodes: int) -> Range:
+    """From 0 to the largest coefficient that a node receives, for each of its edges."""
+    most = by_edge.detach().amax(1, keepdim=True)
+    hi = most.new_zeros(num_nodes, 1).scatter_reduce(0, index.unsqueeze(1), most, "amax")[index]
+    by_row = torch.zeros(1, dtype=torch.bool, device=hi.device)
+    return Range(torch.zeros_like(hi), hi, by_row)
+
+
+def _seen_by_node(
+    shape: torch.Size,
+    adjacency: Adjacency,
+    receivers: DegreeBuckets | None,
+    ranges: tuple[int, ...],
+) -> list[Seen]:
+    """What the ledger is told where nodes have ranges of their own."""
+    [seen] = _seen_by_edge(shape, adjacency, receivers, None)
+    zero = torch.zeros(1, 1)
+    range = Range(zero, zero, torch.zeros(1, dtype=torch.bool))
+    return [seen._replace(range=range, ranges=ranges)]
 
 
 def _seen_by_edge(

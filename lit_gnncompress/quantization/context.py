@@ -47,6 +47,7 @@ class Seen(NamedTuple):
         range: The range that it was quantized with; None where it was left untouched.
         source: The input itself, where it may recur from step to step.
         stored: What each bucket takes, where features are packed.
+        ranges: Number of ranges in each bucket, where neither rows nor columns have them.
     """
 
     shape: torch.Size
@@ -54,6 +55,7 @@ class Seen(NamedTuple):
     range: Range | None
     source: weakref.ref[Tensor] | None = None
     stored: tuple[Stored, ...] | None = None
+    ranges: tuple[int, ...] | None = None
 
 
 class Form(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,28 +51,21 @@ class FusedGATConv(GATConv):
             or (edge_index.layout != torch.strided and self.lin_edge is not None)
         ):
             return super().forward(x, edge_index, edge_attr, size, return_attention_weights)
-        values, score_src, score_dst = self._values_and_scores(*pair)
-        num_loops = -1
-        if self.add_self_loops:
-            num_loops = min(score_src.size(0), score_dst.size(0))
-        adjacency = _adjacency(edge_index, score_src.size(0), score_dst.size(0), num_loops)
-        site: AttentionSite | None = getattr(self, "attention_site", None)
-        alpha_range, renormalize = None, False
-        if site is not None:
-            alpha_range = site.alpha_range(adjacency, score_src, score_dst, self.negative_slope)
-            renormalize = site.renormalize
-        drops = self.training and self.dropout > 0
-        out = attention_aggregate(
-            values,
-            score_src,
-            score_dst,
-            adjacency,
-            negative_slope=self.negative_slope,
-            alpha_range=alpha_range,
-            renormalize=renormalize,
-            dropout_p=self.dropout if drops else 0.0,
-            seed=int(torch.randint(2**62, ())) if drops else 0,
+        num_sources, num_targets = (len(each) for each in pair)
+        num_loops = min(num_sources, num_targets) if self.add_self_loops else -1
+        adjacency = _adjacency(edge_index, num_sources, num_targets, num_loops)
+        lin_src, lin_dst = (
+            (self.lin, self.lin) if self.lin is not None else (self.lin_src, self.lin_dst)
         )
+        values = lin_src(pair[0])
+        shared = pair[0] is pair[1] and lin_src is lin_dst
+        score_dst = None if shared else _plain(lin_dst(pair[1])) @ _by_head(self.att_dst)
+        prepare = functools.partial(self._attend, adjacency=adjacency, score_dst=score_dst)
+        if self.concat and self.res is None and hasattr(values, "defer"):
+            # The features may be made a block of rows at a time, for a site that quantizes them.
+            out = values.defer(prepare, num_targets, self.heads * self.out_channels)
+            return out if self.bias is None else out + self.bias
+        out = prepare(_plain(values))(0, num_targets)
         if not self.concat:
             out = out.view(-1, self.heads, self.out_channels).mean(dim=1)
         if self.res is not None:
@@ -80,28 +75,56 @@ class FusedGATConv(GATConv):
         return out
 
     def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
-        # PyG generates methods for each class, and takes what a class inherits for the original,
-        # which explanations need: the parent's generated ones serve as well.
-        cls = type(self)
-        if cls not in _FUSED.values():
-            return super()._set_jittable_templates(raise_on_error)
-        self.__class__ = GATConv  # type: ignore[assignment]
-        try:
-            self._set_jittable_templates(raise_on_error)
-        finally:
-            self.__class__ = cls
+        # PyG writes methods for every class, and takes those that it inherits for handwritten:
+        # a subclass that is built or unpickled could not be explained. Its parent's serve as well.
+        if "_orig_propagate" not in vars(GATConv):
+            GATConv(1, 1)
 
-    def _values_and_scores(self, x_src: Tensor, x_dst: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        lin_src, lin_dst = (
-            (self.lin, self.lin) if self.lin is not None else (self.lin_src, self.lin_dst)
-        )
-        values = _plain(lin_src(x_src))
-        if x_src is x_dst and lin_src is lin_dst:
+    def _attend(
+        self, values: Tensor, *, adjacency: Adjacency, score_dst: Tensor | None
+    ) -> Callable[[int, int], Tensor]:
+        """What gives the weighted sums of a span of targets.
+
+        Args:
+            values: Transformed features of the sources, shape ``(N, H * C)``.
+            adjacency: The edges.
+            score_dst: Scores of the targets, shape ``(M, H)``; by ``values`` if ``None``.
+        """
+        to_scores: Tensor
+        if score_dst is None:
             both = torch.cat([_by_head(self.att_src), _by_head(self.att_dst)], dim=1)
-            scores = (values @ both).split(self.heads, dim=1)
-            return values, scores[0].contiguous(), scores[1].contiguous()
-        score_src = values @ _by_head(self.att_src)
-        return values, score_src, _plain(lin_dst(x_dst)) @ _by_head(self.att_dst)
+            score_src, to_scores = (
+                part.contiguous() for part in (values @ both).split(self.heads, dim=1)
+            )
+        else:
+            score_src, to_scores = values @ _by_head(self.att_src), score_dst
+        site: AttentionSite | None = getattr(self, "attention_site", None)
+        ranges, renormalize = None, False
+        if site is not None:
+            ranges = site.alpha_range(adjacency, score_src, to_scores, self.negative_slope)
+            renormalize = site.renormalize
+        drops = self.training and self.dropout > 0
+        seed = int(torch.randint(2**62, ())) if drops else 0
+
+        def attend(start: int, stop: int) -> Tensor:
+            part, own_scores, own_ranges = adjacency, to_scores, ranges
+            if stop - start < adjacency.num_targets:
+                part, own_scores = adjacency.into(start, stop), own_scores[start:stop]
+                if ranges is not None and len(ranges) > 1:
+                    own_ranges = ranges[start:stop]
+            return attention_aggregate(
+                values,
+                score_src,
+                own_scores,
+                part,
+                negative_slope=self.negative_slope,
+                alpha_range=own_ranges,
+                renormalize=renormalize,
+                dropout_p=self.dropout if drops else 0.0,
+                seed=seed,
+            )
+
+        return attend
 
 
 class FusedQuantizedGATConv(QuantizedGATConv, FusedGATConv):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lit_gnncompress.plan import FULL_PRECISION, BitPlan, match_layers
 from lit_gnncompress.quantization.attention import (
+    AttentionGranularity,
     AttentionSite,
     QuantizedAttention,
     can_quantize,
@@ -126,6 +127,7 @@ def quantize_(
     rounding: Rounding = "nearest",
     percentile: float = 0.99,
     attention_range: RangeMethod = "minmax",
+    attention_granularity: AttentionGranularity = "bucket",
     renormalize: bool = True,
 ) -> Quantization:
     """Quantizes the features and the attention of ``module`` by ``plan``, in place.
@@ -143,6 +145,9 @@ def quantize_(
         rounding: Rounding of features and attention.
         percentile: Share of the values inside a percentile range.
         attention_range: How the range of attention is found; a degree bucket shares it.
+        attention_granularity: Which coefficients share a range: those of a degree ``"bucket"``, or
+            of a receiving ``"node"``, from 0 to their maximum: 4 bytes a node, worth it where
+            neighbourhoods are large.
         renormalize: Whether a node's attention sums to 1 again after rematching.
 
     Returns:
@@ -178,6 +183,11 @@ def quantize_(
                 f"ledger; register_attention teaches its class.",
                 stacklevel=2,
             )
+    if attention_granularity not in get_args(AttentionGranularity):
+        raise ValueError(
+            f"attention_granularity={attention_granularity!r} is none of "
+            f"{', '.join(get_args(AttentionGranularity))}."
+        )
     for_attention = Quantizer(attention_range, "bucket", rounding, percentile)
     quantizers = {
         name: Quantizer(ranges[name], granularities[name], rounding, percentile) for name in ranges
@@ -189,7 +199,12 @@ def quantize_(
         if site.component == "features":
             FeatureSite(site, bits, quantizers[site.name], context, layer).install(layer)
         elif can_quantize(layer):
-            swap_attention(layer, AttentionSite(site, bits, for_attention, renormalize, context))
+            swap_attention(
+                layer,
+                AttentionSite(
+                    site, bits, for_attention, renormalize, context, attention_granularity
+                ),
+            )
     _forget_compiled()
     context.plan = plan
     context.options = {
@@ -198,6 +213,7 @@ def quantize_(
         "rounding": rounding,
         "percentile": percentile,
         "attention_range": attention_range,
+        "attention_granularity": attention_granularity,
         "renormalize": renormalize,
     }
     return Quantization(module, plan, context)

@@ -14,10 +14,10 @@ from torch_geometric.nn import MessagePassing
 
 from lit_gnncompress.plan import FULL_PRECISION, Site
 from lit_gnncompress.quantization.attention import has_attention
-from lit_gnncompress.quantization.context import GraphContext, Seen
+from lit_gnncompress.quantization.context import GraphContext, Seen, Stored
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.quantizer import Quantizer
-from lit_gnncompress.quantization.ranges import CalibratedRange
+from lit_gnncompress.quantization.ranges import CalibratedRange, Range
 from lit_gnncompress.quantization.static import StaticInputs
 
 _ADJACENCY_NAMES = ("edge_index", "adj_t", "adj")
@@ -156,7 +156,7 @@ class FeatureSite:
         """Quantizes one matrix, or finds it done already."""
         form = None if torch.compiler.is_compiling() else self.context.form
         if is_packed(x):
-            self.seen.append(Seen(x.shape, buckets, None, stored=x.stored))
+            self.seen.append(Seen(x.shape, buckets, None, stored=stored_of(x)))
             return form.stored(x) if form is not None and self._evaluating else x
         if set(self.bits) == {FULL_PRECISION} or x.numel() == 0:
             source = None if torch.compiler.is_compiling() else weakref.ref(x)
@@ -184,6 +184,7 @@ class FeatureSite:
             return quantize(x, buckets)
         with torch.inference_mode(False):  # the result may be needed in training, too
             quantized = quantize(x, buckets)
+        quantized._outlives_step = True  # type: ignore[attr-defined]  # no activation to compress
         self.seen.append(self._static.keep(x, buckets, quantized, self.seen.pop()).seen)
         return quantized
 
@@ -204,14 +205,19 @@ class FeatureSite:
         """The codes, by the range that an evaluation found before, if one did."""
         assert self.context.form is not None
         place = len(self.seen)  # senders, receivers
-        if self.context.calibrating or place >= len(self.calibrated):
-            found = self.quantizer.find_range(x, self.bits, buckets)
-            self.calibrated[place:] = [found.calibrated(buckets)]
+        range: Range | CalibratedRange
+        if self.quantizer.granularity == "row" and self.quantizer.range != "minmax":
+            range = self.quantizer.find_range(x, self.bits, buckets)  # nothing is shared
+        else:
+            if self.context.calibrating or place >= len(self.calibrated):
+                found = self.quantizer.find_range(x, self.bits, buckets)
+                self.calibrated[place:] = [found.calibrated(buckets)]
+            range = self.calibrated[place]
         try:
-            packed = self.context.form.pack(x, self.bits, buckets, self.calibrated[place])
+            packed = self.context.form.pack(x, self.bits, buckets, range)
         except ValueError as error:
             raise ValueError(f"{self.site.name}: {error}") from error
-        self.seen.append(Seen(x.shape, buckets, None, stored=packed.stored))
+        self.seen.append(Seen(x.shape, buckets, None, stored=stored_of(packed)))
         return packed
 
     def _check_finite(self, x: Tensor) -> None:
@@ -234,6 +240,11 @@ class FeatureSite:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"seen": [], "_static": StaticInputs()}
+
+
+def stored_of(x: Any) -> tuple[Stored, ...]:
+    """What packed features take."""
+    return x.stored
 
 
 def is_packed(x: Tensor) -> bool:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_gnncompress.kernels import Adjacency
-
-_KEPT = 8
-_kept: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], tuple[Any, ...], Adjacency]] = []
+from lit_gnncompress.kernels.same_edges import same_edges
 
 
 def adjacency_of(
@@ -26,22 +24,42 @@ def adjacency_of(
         num_targets: Number of rows that edges end at.
     """
     owners = [t if t._base is None else t._base for t in (source_index, target_index)]
+    sizes = (num_sources, num_targets)
     if any(owner.is_inference() for owner in owners):  # whether they change is not known
-        return Adjacency.from_edge_index(source_index, target_index, num_sources, num_targets)
-    place = tuple(
+        return _sorted(source_index, target_index, *sizes)
+    places = tuple(
         (t.data_ptr(), t.numel(), t.stride(), owner._version)
         for t, owner in zip((source_index, target_index), owners, strict=True)
     )
-    place += (num_sources, num_targets)
+    place = (*places, *sizes)
     for source, target, at, adjacency in _kept:
         if at == place and source() is owners[0] and target() is owners[1]:
             return adjacency
-    with torch.inference_mode(False):  # training may need them, too
-        adjacency = Adjacency.from_edge_index(source_index, target_index, num_sources, num_targets)
+    adjacency = _sorted(source_index, target_index, *sizes)
     _kept[:] = [entry for entry in _kept if entry[0]() is not None and entry[1]() is not None]
     _kept.append((*(weakref.ref(owner) for owner in owners), place, adjacency))  # type: ignore
     del _kept[:-_KEPT]
     return adjacency
+
+
+def _sorted(
+    source_index: Tensor, target_index: Tensor, num_sources: int, num_targets: int
+) -> Adjacency:
+    """The edges sorted, or the same ones that are sorted already and in use."""
+    for adjacency in list(_in_use):
+        alike = adjacency.device == target_index.device
+        alike &= (adjacency.num_sources, adjacency.num_targets) == (num_sources, num_targets)
+        if alike and same_edges(source_index, target_index, adjacency):
+            return adjacency
+    with torch.inference_mode(False):  # training may need them, too
+        adjacency = Adjacency.from_edge_index(source_index, target_index, num_sources, num_targets)
+    _in_use.add(adjacency)
+    return adjacency
+
+
+_KEPT = 8
+_kept: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], tuple[Any, ...], Adjacency]] = []
+_in_use: weakref.WeakSet[Adjacency] = weakref.WeakSet()
 
 
 def edges_of_matrix(matrix: Tensor) -> tuple[Adjacency, Tensor | None]:
@@ -69,14 +87,13 @@ def edges_into(
     adjacency: Adjacency, start: int, stop: int, weight: Tensor | None
 ) -> tuple[Adjacency, Tensor | None]:
     """The edges into targets ``start`` to before ``stop``, and their weights."""
-    first, last = int(adjacency.rowptr[start]), int(adjacency.rowptr[stop])
-    rowptr = adjacency.rowptr[start : stop + 1] - first
-    part = Adjacency(rowptr, adjacency.col[first:last], None, adjacency.num_sources)
+    part = adjacency.into(start, stop)
     if weight is None:
         return part, None
+    slots = slice(int(adjacency.rowptr[start]), int(adjacency.rowptr[stop]))
     if adjacency.perm is None:
-        return part, weight[first:last]
-    return part, weight.index_select(0, adjacency.perm[first:last])
+        return part, weight[slots]
+    return part, weight.index_select(0, adjacency.perm[slots])
 
 
 def edges_from(

@@ -206,6 +206,8 @@ def _range_bytes(seen: Seen, bucket: int, count: int) -> int:
     """Scales, and minima where they are not all zero."""
     if count == 0 or seen.range is None:
         return 0
+    if seen.ranges is not None:  # of receiving nodes, from zero
+        return _FLOAT_BYTES * seen.ranges[bucket if len(seen.ranges) > 1 else 0]
     shared_by_buckets = seen.buckets is not None and len(seen.range.lo) == 1
     if shared_by_buckets and bucket > 0:
         return 0

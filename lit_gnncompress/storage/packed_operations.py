@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_gnncompress.storage.messages import EdgeRows, node_rows, sparse_product
+from lit_gnncompress.storage.messages import EdgeRows, sparse_product
+from lit_gnncompress.storage.node_rows import node_rows
 from lit_gnncompress.storage.packed_tensor import PackedTensor
-from lit_gnncompress.storage.tensor_types import VirtualTensor, handles
+from lit_gnncompress.storage.tensor_types import VirtualTensor, getter, handles
 
 
 @handles(PackedTensor, F.linear)
@@ -19,8 +21,14 @@ def _linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     if not isinstance(x, PackedTensor):
         return NotImplemented
     out = x.linear(weight)
-    out = node_rows(out if bias is None else out + bias, x.defers)
+    again = partial(_product, x, weight, bias) if x.again is not None else None
+    out = node_rows(out if bias is None else out + bias, again)
     return out if weight.dtype == torch.float32 else out.to(weight.dtype)
+
+
+def _product(x: PackedTensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out = x.linear(weight)
+    return out if bias is None else out.add_(bias)
 
 
 @handles(PackedTensor, torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
@@ -39,7 +47,7 @@ def _rows_of_edges(x: Any, dim: int, index: Tensor) -> Any:
     # PyG's layers call the method, to make messages; its loaders call the function below.
     if not isinstance(x, PackedTensor) or dim not in (0, -2):
         return NotImplemented
-    return EdgeRows(x, index, defers=x.defers)
+    return EdgeRows(x, index, again=x.again)
 
 
 # PyG puts a function of its own in the place of torch.index_select, which calls torch's.
@@ -102,13 +110,13 @@ def _cpu(x: Any, **_: Any) -> Any:
 
 @handles(
     PackedTensor, Tensor.contiguous, Tensor.detach, torch.detach, Tensor.clone, torch.clone,
-    Tensor.float, Tensor.pin_memory, Tensor.share_memory_, Tensor.data.__get__,
+    Tensor.float, Tensor.pin_memory, Tensor.share_memory_, getter("data"),
 )  # fmt: skip
 def _same(x: Any, *_: Any, **__: Any) -> Any:
     return x
 
 
-@handles(PackedTensor, Tensor.requires_grad.__get__)
+@handles(PackedTensor, getter("requires_grad"))
 def _requires_no_grad(x: Any) -> bool:
     return False
 

@@ -14,11 +14,12 @@ from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.fused_attention import fuse_attention, unfuse_attention
 from lit_gnncompress.quantization.quantize import Quantization
-from lit_gnncompress.quantization.ranges import CalibratedRange, step, wide
+from lit_gnncompress.quantization.ranges import CalibratedRange, Range, step, wide
 from lit_gnncompress.quantization.sites import FeatureSite
 from lit_gnncompress.storage.codecs import Codec, DenseCodec, FloatCodec
+from lit_gnncompress.storage.deferred import Deferred
 from lit_gnncompress.storage.lossless import lossless_by_bucket
-from lit_gnncompress.storage.messages import Aggregated, node_rows
+from lit_gnncompress.storage.node_rows import node_rows, plain
 from lit_gnncompress.storage.pack import check_finite, pack_with_range
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 from lit_gnncompress.storage.tensor_types import VirtualTensor
@@ -34,15 +35,21 @@ class PackedForm:
         x: Tensor,
         bits: tuple[int, ...],
         buckets: DegreeBuckets | None,
-        range: CalibratedRange,
+        range: Range | CalibratedRange,
     ) -> Tensor:
         """Packs rows block by block, so that a layer's float features never exist whole.
+
+        A ``range`` that was found for these very rows packs them whole.
 
         Raises:
             ValueError: Features that are not finite.
         """
         if len(bits) == 1 or buckets is None:
             buckets = None
+        if isinstance(range, Range):
+            whole = x.materialize() if isinstance(x, Deferred) else x
+            check_finite(whole)
+            return pack_with_range(plain(whole), bits, buckets, range).before_a_site()
         writers = [
             _Writer(own, x.size(1), self._rows_in(buckets, b, x), range, b, x.device)
             for b, own in enumerate(bits if buckets is not None else bits[:1])
@@ -50,8 +57,8 @@ class PackedForm:
         size = max(1, _BLOCK_BYTES // (4 * max(1, x.size(1))))
         for start in torch.arange(0, x.size(0), size).tolist():
             stop = min(start + size, x.size(0))
-            rows = x.rows(start, stop) if isinstance(x, Aggregated) else x[start:stop]
-            rows = rows.as_subclass(Tensor) if not isinstance(rows, VirtualTensor) else rows
+            rows = x.rows(start, stop) if isinstance(x, Deferred) else x[start:stop]
+            rows = plain(rows)
             check_finite(rows, start)
             for b, writer in enumerate(writers):
                 if buckets is None:
@@ -59,23 +66,19 @@ class PackedForm:
                 else:
                     writer.write(rows[buckets.index[start:stop] == b])
         bucket = None if buckets is None else buckets.index.to(torch.uint8)
-        packed = PackedTensor([writer.finish() for writer in writers], bucket)
-        packed.defers = True
-        return packed
+        if isinstance(x, Deferred):
+            x.release()
+        return PackedTensor([writer.finish() for writer in writers], bucket).before_a_site()
 
     def stored(self, x: Tensor) -> Tensor:
         """The same codes; what layers make of them may wait for the next site."""
-        if not isinstance(x, PackedTensor):
-            return x
-        same = PackedTensor(x.blocks, x.bucket)
-        same.defers, same.lossless = True, x.lossless
-        return same
+        return x.before_a_site() if isinstance(x, PackedTensor) else x
 
     def settle(self, output: Any) -> Any:
         """Works out what was waiting for a site."""
 
         def settled(value: Any) -> Any:
-            return value.materialize() if isinstance(value, Aggregated) else value
+            return value.materialize() if isinstance(value, Deferred) else value
 
         return tree_map(settled, output)
 

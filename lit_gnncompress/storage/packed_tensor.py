@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,8 +15,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lit_gnncompress.kernels import Adjacency
 from lit_gnncompress.quantization.context import Stored
 from lit_gnncompress.storage.codecs import Codec
+from lit_gnncompress.storage.deferred import aggregate_rows
 from lit_gnncompress.storage.edges import edges_from
-from lit_gnncompress.storage.messages import aggregate_rows
+from lit_gnncompress.storage.node_rows import Again
 from lit_gnncompress.storage.tensor_types import VirtualTensor
 
 
@@ -31,8 +33,8 @@ class PackedTensor(VirtualTensor):
         bucket: Bucket of each row, uint8 of shape ``(N,)``; ``None`` with one block.
 
     Attributes:
-        defers: Whether what is aggregated from these rows may wait for later steps, see
-            :class:`~lit_gnncompress.storage.messages.Aggregated`.
+        again: Gives the same features, where sums of them may wait for later steps; see
+            :class:`~lit_gnncompress.storage.deferred.Deferred`.
         lossless: Smallest size of each bucket's rows without loss, where it was looked for.
 
     Raises:
@@ -41,7 +43,7 @@ class PackedTensor(VirtualTensor):
 
     blocks: tuple[Codec, ...]
     bucket: Tensor | None
-    defers: bool
+    again: Again | None
     lossless: tuple[int, ...] | None
     _place: Tensor | None
 
@@ -58,7 +60,7 @@ class PackedTensor(VirtualTensor):
             raise ValueError(f"bucket has {found} entries, but the blocks have {rows} rows.")
         self = cast(PackedTensor, VirtualTensor.__new__(cls, (rows, width), blocks[0].device))
         self.blocks, self.bucket = blocks, bucket if len(blocks) > 1 else None
-        self.defers, self.lossless, self._place = False, None, None
+        self.again, self.lossless, self._place = None, None, None
         return self
 
     @property
@@ -150,6 +152,13 @@ class PackedTensor(VirtualTensor):
 
     # --- rows and blocks ------------------------------------------------------------------------
 
+    def before_a_site(self) -> PackedTensor:
+        """The same codes, of which sums may wait: another site is known to come."""
+        same = PackedTensor(self.blocks, self.bucket)
+        same.lossless = self.lossless
+        same.again = partial(PackedTensor, self.blocks, self.bucket)
+        return same
+
     def _rows_of(self, b: int) -> Tensor:
         assert self.bucket is not None
         return (self.bucket == b).nonzero().squeeze(1)
@@ -169,9 +178,10 @@ class PackedTensor(VirtualTensor):
         """The edges from each block's rows, kept for the latest adjacency."""
         known = _SPLITS.get(self)
         if known is None or known.adjacency() is not adjacency:
-            place = self._places()
+            bucket, place = self.bucket, self._places()
+            assert bucket is not None
             parts = [
-                edges_from(adjacency, self.bucket == b, place, block.num_rows)
+                edges_from(adjacency, bucket == b, place, block.num_rows)
                 for b, block in enumerate(self.blocks)
             ]
             known = _Split(weakref.ref(adjacency), parts)

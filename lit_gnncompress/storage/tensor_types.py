@@ -11,23 +11,32 @@ from torch.utils._pytree import tree_map
 
 Handler = Callable[..., Any]
 
+
+def getter(name: str) -> Callable[..., Any]:
+    """What a property of tensors is to ``__torch_function__``."""
+    return getattr(Tensor, name).__get__
+
+
+_PROPERTIES = (
+    "shape",
+    "dtype",
+    "device",
+    "layout",
+    "ndim",
+    "is_cuda",
+    "is_cpu",
+    "is_sparse",
+    "is_sparse_csr",
+    "is_quantized",
+    "is_meta",
+    "is_nested",
+    "itemsize",
+    "_version",
+    "is_leaf",
+    "grad_fn",
+)
 _METADATA = {
-    Tensor.shape.__get__,
-    Tensor.dtype.__get__,
-    Tensor.device.__get__,
-    Tensor.layout.__get__,
-    Tensor.ndim.__get__,
-    Tensor.is_cuda.__get__,
-    Tensor.is_cpu.__get__,
-    Tensor.is_sparse.__get__,
-    Tensor.is_sparse_csr.__get__,
-    Tensor.is_quantized.__get__,
-    Tensor.is_meta.__get__,
-    Tensor.is_nested.__get__,
-    Tensor.itemsize.__get__,
-    Tensor._version.__get__,
-    Tensor.is_leaf.__get__,
-    Tensor.grad_fn.__get__,
+    *map(getter, _PROPERTIES),
     Tensor.size,
     Tensor.dim,
     Tensor.ndimension,
@@ -100,7 +109,7 @@ class VirtualTensor(torch.Tensor):
         return func(*tree_map(materialized, args), **tree_map(materialized, dict(kwargs)))
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: Callable[..., Any],
         types: Iterable[type],

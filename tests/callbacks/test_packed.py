@@ -11,7 +11,7 @@ from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.models import NodeClassifier
 from lit_gnncompress.quantization.quantize import quantization_of, quantize_
 from lit_gnncompress.storage import PackedTensor
-from lit_gnncompress.storage.messages import NodeRows
+from lit_gnncompress.storage.node_rows import NodeRows
 
 PLANS = {
     "gcn": BitPlan({"convs.0": 4, "convs.1": 8}),

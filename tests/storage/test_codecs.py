@@ -374,7 +374,7 @@ BAD = [
     ("sparse", change("scale", "count"), "scale='count' of a codec: a tensor does not fit"),
     ("sparse", change("values", torch.zeros(3, dtype=torch.uint8)), "values has 3 bytes"),
     ("sparse", lambda meta, tensors: tensors["columns"].view(torch.int16).fill_(3), "columns"),
-    ("sparse", change("codec", "gaps"), "columns of codec 'gaps' must be of"),
+    ("sparse", change("codec", "gaps"), "first missing"),
     ("gaps", change("width", 99), "gaps lead beyond width=99"),
     ("gaps", lambda meta, tensors: tensors["columns"].fill_(255), "values has|gaps lead beyond"),
     ("gaps", lambda meta, tensors: tensors.pop("first"), "first missing"),

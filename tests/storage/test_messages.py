@@ -15,7 +15,9 @@ from torch_geometric.nn import (
 )
 
 from lit_gnncompress.models.agnn import AGNN
-from lit_gnncompress.storage.messages import Aggregated, EdgeRows, NodeRows, node_rows
+from lit_gnncompress.storage.deferred import Aggregated
+from lit_gnncompress.storage.messages import EdgeRows
+from lit_gnncompress.storage.node_rows import NodeRows, node_rows
 
 NODES, EDGES, WIDTH = 40, 400, 24
 torch.manual_seed(0)
@@ -194,7 +196,7 @@ def test_sums_do_not_see_later_weights():
 @pytest.mark.parametrize("stop", [1, 7, NODES])
 def test_rows_of_a_sum_one_block_at_a_time(stop):
     conv = conv_of("gcn")
-    rows = node_rows(X, defers=True)
+    rows = node_rows(X, again=X.clone)
     with torch.no_grad():
         out = torch.relu(conv(rows, EDGE_INDEX))
         assert isinstance(out, Aggregated)
@@ -202,3 +204,6 @@ def test_rows_of_a_sum_one_block_at_a_time(stop):
         torch.testing.assert_close(
             torch.cat(blocks), conv(X, EDGE_INDEX).relu(), rtol=1e-5, atol=1e-6
         )
+        out.release()
+        assert out._source is None
+        torch.testing.assert_close(out + 0, conv(X, EDGE_INDEX).relu(), rtol=1e-5, atol=1e-6)

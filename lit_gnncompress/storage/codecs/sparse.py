@@ -250,8 +250,8 @@ class SparseCodec(Codec):
         if thorough:
             pointers = rowptr, tensors["columns"], width, tensors.get("values")
             validate_sparse(*pointers, tensors.get("first"))
-            expected = cls._besides(tensors, "values" in tensors, counts_scale).get("counts")
-            if counts is not None and bool((counts != expected).any()):
+            expected = cls._besides(tensors, "values" in tensors, counts_scale)
+            if counts is not None and not bool((counts == expected["counts"]).all()):
                 raise ValueError("counts: it is not the number of codes of each row.")
         return codec
 

@@ -1,0 +1,140 @@
+"""Plans measured without fine-tuning, on the average of several trained checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from benchmarks.recipes import build, recipe
+from lit_gnncompress import BitPlan, ledger_of, quantize_
+from lit_gnncompress.data import GraphDataModule
+from lit_gnncompress.plan import FULL_PRECISION
+from lit_gnncompress.quantization.quantize import Quantization
+from lit_gnncompress.search import SiteSize
+from lit_gnncompress.storage.site_sizes import site_sizes
+
+SPLITS = (4, 8, 16)  # SGQuant's four degree buckets
+
+
+class PairedCheckpoints:
+    """A model of one data set, trained in full precision with several seeds.
+
+    Each plan is measured on all of them, with the ranges of the recipe: one setting for whatever
+    is compared.
+
+    Args:
+        dataset: Name of the data set.
+        model: Name of the model.
+        data: The data set.
+        seeds: Seeds of the trainings.
+        on_fit: Called after each.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        model: str,
+        data: GraphDataModule,
+        seeds: Sequence[int],
+        on_fit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._granularity = recipe(dataset, model)[1]
+        self._graph = data.data
+        self._weights: list[dict[str, Tensor]] = []
+        for seed in seeds:
+            L.seed_everything(seed, verbose=False)
+            trainer, self._module, _ = build(dataset, model, data, epochs=1)
+            trainer.fit(self._module, datamodule=data)
+            quantize, finetuning = trainer.callbacks[:2]  # type: ignore[attr-defined]
+            quantize.remove()
+            assert finetuning.full_precision_weights is not None
+            self._weights.append(finetuning.full_precision_weights)
+            on_fit()
+        self._module.eval()
+
+    def validation(self, plan: BitPlan) -> float:
+        """Validation accuracy under ``plan``, between 0 and 1: the mean of the checkpoints."""
+        accuracies = self.accuracies(plan, "val")
+        return sum(accuracies) / len(accuracies)
+
+    def test_delta(self, plan: BitPlan) -> list[float]:
+        """Test accuracy under ``plan`` minus that in full precision, by checkpoint, in points."""
+        pairs = zip(self.accuracies(plan, "test"), self._full_precision("test"), strict=True)
+        return [100 * (quantized - full) for quantized, full in pairs]
+
+    def test_error(self, plan: BitPlan) -> float:
+        """Share of test nodes that are classified wrongly, in percent; the mean."""
+        accuracies = self.accuracies(plan, "test")
+        return 100 * (1 - sum(accuracies) / len(accuracies))
+
+    def accuracies(self, plan: BitPlan, split: Literal["val", "test"]) -> list[float]:
+        """Accuracy of each checkpoint under ``plan``."""
+        quantization = self._quantized(plan)
+        try:
+            return [self._accuracy(weights, split) for weights in self._weights]
+        finally:
+            quantization.remove()
+
+    def sizes(self) -> list[SiteSize]:
+        """Sizes of the sites, in SGQuant's degree buckets."""
+        attention = any(s.site.component == "attention" for s in self._sites())
+        quantization = self._quantized(BitPlan(8, 8 if attention else FULL_PRECISION, SPLITS))
+        self._accuracy(self._weights[0], "val")
+        ledger = ledger_of(quantization)
+        quantization.remove()
+        # The bytes of codes alone: the count of the paper.
+        found = site_sizes({8: ledger}, len(SPLITS) + 1)
+        return [SiteSize(size.site, size.elements) for size in found]
+
+    def _sites(self) -> list:
+        quantization = self._quantized(BitPlan())
+        sites = quantization.sites
+        quantization.remove()
+        return sites
+
+    def _full_precision(self, split: Literal["val", "test"]) -> list[float]:
+        return self.accuracies(BitPlan(), split)
+
+    def _quantized(self, plan: BitPlan) -> Quantization:
+        quantization = quantize_(
+            self._module,
+            plan,
+            granularity=self._granularity,  # type: ignore[arg-type]
+        )
+        quantization.publish(self._graph.num_nodes, self._graph.deg)
+        return quantization
+
+    @torch.no_grad()
+    def _accuracy(self, weights: dict[str, Tensor], split: str) -> float:
+        self._module.load_state_dict(weights)
+        graph = self._graph
+        nodes = graph[f"{split}_mask"]
+        classes = self._module(graph.x, graph.edge_index)[nodes].argmax(dim=1)
+        return float((classes == graph.y[nodes]).float().mean())
+
+
+def saving_of(plan: BitPlan, sizes: Sequence[SiteSize]) -> float:
+    """Saving of any plan by the paper's count: fp32 over the codes of features."""
+    table = plan.resolve([size.site for size in sizes])
+    full = spent = 0.0
+    for size in sizes:
+        if size.site.component != "features":
+            continue
+        bits = table[size.site]
+        for bucket, elements in enumerate(size.elements):
+            full += FULL_PRECISION * elements
+            spent += elements * bits[bucket if len(bits) > 1 else 0]
+    return full / spent
+
+
+def bits_of(plan: BitPlan) -> tuple[int, ...]:
+    """{1, 2, 4, 8}, and what else a plan by hand spends, so that it is in the space."""
+    spent = {1, 2, 4, 8}
+    for spec in (plan.features, plan.attention):
+        for bits in spec.values() if isinstance(spec, dict) else [spec]:
+            spent |= {bits} if isinstance(bits, int) else set(bits)
+    return tuple(sorted(spent - {FULL_PRECISION}))

@@ -1,0 +1,69 @@
+"""Models to measure: in fp32 as PyG runs them, and in real bits."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from benchmarks.graphs import torch_csr
+from benchmarks.recipes import recipe
+from lit_gnncompress import quantize_
+from lit_gnncompress.data import GraphDataModule
+from lit_gnncompress.models.backbones import build_backbone
+from lit_gnncompress.storage.inference import pack_for_inference
+
+MODELS = ("gcn", "sage", "gat")
+_HIDDEN = 64
+
+
+def load(dataset: str, root: str | None) -> Data:
+    """The graph of a data set: features, edges, classes, masks."""
+    return GraphDataModule(dataset, root=root).data
+
+
+def build(model: str, data: Data, seed: int = 0) -> nn.Module:
+    """A network of two layers, hidden width 64 (for GAT in 8 heads)."""
+    torch.manual_seed(seed)
+    classes = int(data.y.max()) + 1
+    return build_backbone(model, data.x.size(1), _HIDDEN, 2, classes, 0.5, None)  # type: ignore
+
+
+def with_csr(model: str, module: nn.Module, data: Data) -> tuple[nn.Module, Data]:
+    """PyG's leanest way: the adjacency as a CSR matrix, GCN's normalisation worked out before."""
+    module, data = copy.deepcopy(module), copy.copy(data)
+    edge_index, weight = data.edge_index, None
+    if model == "gcn":
+        edge_index, weight = gcn_norm(edge_index, num_nodes=data.num_nodes)
+        for conv in module.convs:  # type: ignore[union-attr]
+            conv.normalize = False  # type: ignore[union-attr]
+    data.adj_t = torch_csr(edge_index, int(data.num_nodes), weight)
+    del data.edge_index
+    return module, data
+
+
+def packed(dataset: str, model: str, module: nn.Module, data: Data) -> tuple[nn.Module, Data]:
+    """The same in the bits of the recipe: inputs 1 or 2, hidden features 8, attention 8."""
+    plan, granularity = recipe(dataset, model)
+    module = copy.deepcopy(module)
+    quantization = quantize_(module, plan, granularity=granularity)  # type: ignore[arg-type]
+    return module, pack_for_inference(quantization, data)
+
+
+def forward(module: nn.Module, data: Data) -> Tensor:
+    """Logits of all nodes."""
+    return module(data.x, data.adj_t if "adj_t" in data else data.edge_index)
+
+
+def inputs(data: Data) -> list[Tensor]:
+    """What a forward pass reads."""
+    return [data.x, data.adj_t if "adj_t" in data else data.edge_index]
+
+
+def weights(module: nn.Module) -> list[Any]:
+    """Parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]

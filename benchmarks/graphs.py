@@ -1,0 +1,33 @@
+"""Graphs that benchmarks of kernels run on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_gnncompress.data import GraphDataModule
+
+SYNTHETIC = "power law"
+_NODES, _EDGES = 200_000, 10_000_000
+
+
+def edges_of(name: str, root: str | None) -> tuple[Tensor, int]:
+    """``edge_index`` ``(2, E)`` and the number of nodes of a data set, or of a synthetic graph.
+
+    The synthetic one has 200,000 nodes and 10 million edges, whose sources follow a power law.
+    """
+    if name != SYNTHETIC:
+        data = GraphDataModule(name, root=root).data
+        return data.edge_index, int(data.num_nodes)
+    generator = torch.Generator().manual_seed(0)
+    popular = torch.rand(_EDGES, generator=generator).pow(3).mul(_NODES).long()
+    shuffle = torch.randperm(_NODES, generator=generator)
+    target = torch.randint(_NODES, (_EDGES,), generator=generator)
+    return torch.stack([shuffle[popular], target]), _NODES
+
+
+def torch_csr(edge_index: Tensor, num_nodes: int, weight: Tensor | None = None) -> Tensor:
+    """The transposed adjacency as torch's CSR matrix, rows the targets."""
+    values = torch.ones(edge_index.size(1)) if weight is None else weight
+    size = (num_nodes, num_nodes)
+    return torch.sparse_coo_tensor(edge_index.flip(0), values, size).to_sparse_csr()

@@ -1,0 +1,1 @@
+"""Triton: one file an operation."""

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn import GCN, GCNConv
+
+from lit_gnncompress import BitPlan, quantize_
+from lit_gnncompress.storage import PackedTensor
+from lit_gnncompress.storage.inference import pack_for_inference, predict
+
+
+@pytest.fixture
+def data():
+    torch.manual_seed(0)
+    return Data(x=torch.rand(30, 12), edge_index=torch.randint(0, 30, (2, 120)))
+
+
+class TwoInputs(nn.Module):
+    """Reads one matrix at two layers, and another at a third."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = GCNConv(12, 4), GCNConv(12, 4), GCNConv(5, 4)
+
+    def forward(self, batch):
+        return (
+            self.a(batch.x, batch.edge_index)
+            + self.b(batch.x, batch.edge_index)
+            + self.c(batch.pos, batch.edge_index)
+        )
+
+
+def test_inputs_are_packed_where_their_readers_agree(data):
+    data.pos = torch.rand(30, 5)
+    for bits, packed in (({"a": 4, "b": 4, "c": 8}, True), ({"a": 4, "b": 2, "c": 8}, False)):
+        found = pack_for_inference(quantize_(TwoInputs(), BitPlan(features=bits)), data)
+        assert (type(found.x) is PackedTensor) == packed
+        assert found.pos.bits == (8,)
+        assert type(data.x) is type(data.pos) is torch.Tensor
+
+
+def test_ranges_are_those_of_hidden_features_alone(data):
+    module = GCN(12, 8, 3, 2)
+    quantization = quantize_(module.train(), BitPlan(features=8))
+    found = pack_for_inference(quantization, data)
+    assert not module.training
+    assert [*quantization.calibrated] == ["convs.1", "convs.2"]
+    known = quantization.calibrated["convs.1"][0]
+    module.convs[0].lin.weight.data.mul_(3)
+    pack_for_inference(quantization, found)
+    assert quantization.calibrated["convs.1"][0] is known
+
+
+def test_no_hidden_features_exist_in_float(data):
+    quantization = quantize_(GCN(12, 8, 2, 2), BitPlan(features=8))
+    found = pack_for_inference(quantization, data)
+    with torch.no_grad():
+        predict(quantization.module, found)
+    assert all(site.seen[0].stored is not None for site in quantization.sites)
+
+
+class OfGraph(nn.Module):
+    def forward(self, batch):
+        return batch.num_nodes
+
+
+class OfEdges(nn.Module):
+    def forward(self, x, edge_index, edge_weight=None, scale=1):
+        return None if edge_weight is None else edge_weight.sum()
+
+
+def test_how_modules_are_called(data):
+    assert predict(OfGraph(), data) == 30
+    assert predict(OfEdges(), data) is None
+    data.edge_weight = torch.ones(120)
+    assert predict(OfEdges(), data) == 120

@@ -1,0 +1,172 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_gnncompress import BitPlan, load_compressed
+from lit_gnncompress.cli import main
+from lit_gnncompress.data import GraphDataModule
+
+PLAN = {"features": {"convs.0": [8, 2], "convs.1": 4}, "degree_splits": [12]}
+
+
+def configuration(**trainer):
+    quantize = {"plan": PLAN, "packed": True, "verbose": False}
+    return {
+        "model": {
+            "class_path": "lit_gnncompress.models.NodeClassifier",
+            "init_args": {"hidden_channels": 8, "input_dropout": 0.0},
+        },
+        "data": {
+            "class_path": "lit_gnncompress.data.GraphDataModule",
+            "init_args": {"name": "digits"},
+        },
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 2,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.CSVLogger",
+                "init_args": {"save_dir": ".", "version": 0},
+            },
+            "callbacks": [
+                {"class_path": "lit_gnncompress.callbacks.Quantize", "init_args": quantize},
+                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"},
+            ],
+            **trainer,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a fit, with checkpoint and configuration."""
+    folder, before = tmp_path_factory.mktemp("run"), Path.cwd()
+    os.chdir(folder)
+    try:
+        Path("run.yaml").write_text(yaml.safe_dump(configuration()))
+        main(["fit", "--config", "run.yaml"])
+    finally:
+        os.chdir(before)
+    return folder / "lightning_logs" / "version_0"
+
+
+@pytest.fixture
+def ckpt(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return str(next(run.glob("checkpoints/*.ckpt")))
+
+
+def test_export(ckpt, capsys):
+    main(["export", "--ckpt", ckpt, "--out", "out.safetensors"])
+    lines = capsys.readouterr().out.splitlines()
+    table = [[c.strip() for c in line.strip("│").split("│")] for line in lines if "│" in line]
+    rows = {row[0]: row[1:] for row in table}
+    loaded = load_compressed("out.safetensors")
+    for part, size in loaded.bytes_by_part.items():
+        assert rows[part][0] == f"{size:,}"
+    assert rows["file"][0] == f"{os.path.getsize('out.safetensors'):,}"
+    data = GraphDataModule("digits").data
+    assert rows["features"][1] == f"{4 * data.x.numel():,}"
+    assert rows["features"][2].endswith("×")
+    assert loaded.plan == BitPlan.from_dict(PLAN)
+    assert sorted(loaded.data.keys()) == ["deg", "edge_index", "x"]
+
+
+def test_weights_and_ranges_are_those_of_the_checkpoint(ckpt):
+    main(["export", "--ckpt", ckpt])
+    loaded = load_compressed("model.safetensors")
+    checkpoint = torch.load(ckpt, weights_only=True)
+    for name, value in loaded.module.state_dict().items():
+        assert torch.equal(value, checkpoint["state_dict"][name])
+    found = checkpoint["callbacks"]["Quantize"]["calibration"]
+    assert found
+    assert {
+        name: [one.to_dict() for one in ranges]
+        for name, ranges in loaded.quantization.calibrated.items()
+    } == found
+
+
+def test_the_plan_is_that_of_the_checkpoint(ckpt, run):  # as a search leaves it
+    config = configuration()
+    config["trainer"]["callbacks"][0]["init_args"]["plan"] = {"features": 8}
+    Path("other.yaml").write_text(yaml.safe_dump(config))
+    main(["export", "--ckpt", ckpt, "--config", "other.yaml"])
+    assert load_compressed("model.safetensors").plan == BitPlan.from_dict(PLAN)
+
+
+def test_the_configuration_of_another_machine(ckpt):
+    config = configuration(accelerator="gpu", devices=4, strategy="ddp", precision="16-mixed")
+    Path("gpu.yaml").write_text(yaml.safe_dump(config))
+    main(["export", "--ckpt", ckpt, "--config", "gpu.yaml"])
+    assert Path("model.safetensors").exists()
+
+
+def test_a_file_that_is_there(ckpt):
+    main(["export", "--ckpt", ckpt])
+    with pytest.raises(SystemExit, match="exists already"):
+        main(["export", "--ckpt", ckpt])
+    main(["export", "--ckpt", ckpt, "--overwrite"])
+
+
+class Trap:
+    def __reduce__(self):
+        return open, ("trapped", "w")
+
+
+def test_what_cannot_be_exported(ckpt, run):  # and no traceback
+    Path("alone.ckpt").write_bytes(Path(ckpt).read_bytes())
+    Path("text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}, "trap": Trap()}, "trap.ckpt")
+    torch.save({"weights": {}}, "other.ckpt")
+    torch.save({"state_dict": {}}, "empty.ckpt")
+    config = configuration()
+    del config["trainer"]["callbacks"][0]
+    Path("plain.yaml").write_text(yaml.safe_dump(config))
+    Path("list.yaml").write_text("[1, 2]")
+    Path("broken.yaml").write_text("{")
+    config = ["--config", str(run / "config.yaml")]
+    for args, message in (
+        (["none.ckpt"], "no checkpoint none.ckpt"),
+        (["text.ckpt", *config], "text.ckpt is no checkpoint that can be read safely"),
+        (["trap.ckpt", *config], "holds objects other than tensors"),
+        (["other.ckpt", *config], "has no state_dict"),
+        (["empty.ckpt", *config], "empty.ckpt does not fit the model of"),
+        (["alone.ckpt"], "no config.yaml in the folder of alone.ckpt, .* give that of the fit"),
+        ([ckpt, "--config", "none.yaml"], "no configuration none.yaml"),
+        ([ckpt, "--config", "plain.yaml"], "has no callback Quantize"),
+        ([ckpt, "--config", "list.yaml"], "holds no mapping"),
+        ([ckpt, "--config", "broken.yaml"], "is no YAML file"),
+        ([ckpt, "--out", "none/model.safetensors"], "no folder none"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["export", "--ckpt", *args])
+    assert not Path("trapped").exists()
+    assert not list(Path().glob("*.safetensors"))
+
+
+def test_help(capsys):
+    for args, words in (
+        (["--help"], ["export --ckpt FILE --out model.safetensors"]),
+        (["export", "--help"], ["--ckpt", "--out", "--config", "--overwrite"]),
+    ):
+        with pytest.raises(SystemExit):
+            main(args)
+        out = " ".join(capsys.readouterr().out.split())
+        assert not [word for word in words if word not in out]
+
+
+def test_as_a_program(ckpt):
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_gnncompress", "export", "--ckpt", "none.ckpt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: there is no checkpoint none.ckpt.\n"
