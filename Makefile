@@ -15,9 +15,13 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+BENCHMARKS := linear gather aggregate inference memory overhead table3 granularity search
+
 bench: .venv/ready
-	$(BIN)/python -m benchmarks overhead --json benchmarks/results/overhead.json --markdown benchmarks/results/overhead.md
-	$(BIN)/python -m benchmarks table3 --json benchmarks/results/table3.json --markdown benchmarks/results/table3.md
+	for name in $(BENCHMARKS); do \
+		$(BIN)/python -m benchmarks $$name --json benchmarks/results/$$name.json \
+			--markdown benchmarks/results/$$name.md || exit 1; \
+	done
 
 # torch goes first and pinned: a newer one would bring its CUDA libraries along.
 .venv/ready: pyproject.toml constraints.txt

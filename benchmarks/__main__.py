@@ -8,7 +8,17 @@ from pathlib import Path
 
 from benchmarks.output import Output
 
-NAMES = ("granularity", "overhead", "search", "table3")
+NAMES = (
+    "aggregate",
+    "gather",
+    "granularity",
+    "inference",
+    "linear",
+    "memory",
+    "overhead",
+    "search",
+    "table3",
+)
 
 
 def main() -> None:

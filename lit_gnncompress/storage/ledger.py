@@ -161,7 +161,7 @@ def _stored(site: AnySite, seen: Seen) -> tuple[Stored, ...]:
     if seen.stored is not None:
         return seen.stored
     source = None if seen.source is None else seen.source()
-    if source is not None:
+    if source is not None and not source.is_inference():
         known = _STORED.setdefault(source, {})
         counts = () if seen.buckets is None else tuple(seen.buckets.counts().tolist())
         key = (site.bits, site.quantizer, counts, source._version)

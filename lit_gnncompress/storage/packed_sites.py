@@ -24,7 +24,8 @@ from lit_gnncompress.storage.pack import check_finite, pack_with_range
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 from lit_gnncompress.storage.tensor_types import VirtualTensor
 
-_BLOCK_BYTES = 2**18  # of float32 features at a time
+_BLOCK_BYTES = 2**18  # of float32 features at a time, at least
+_MOST_BLOCKS = 8  # each costs calls of kernels
 
 
 class PackedForm:
@@ -54,7 +55,7 @@ class PackedForm:
             _Writer(own, x.size(1), self._rows_in(buckets, b, x), range, b, x.device)
             for b, own in enumerate(bits if buckets is not None else bits[:1])
         ]
-        size = max(1, _BLOCK_BYTES // (4 * max(1, x.size(1))))
+        size = max(_BLOCK_BYTES // (4 * max(1, x.size(1))), -(-x.size(0) // _MOST_BLOCKS), 1)
         for start in torch.arange(0, x.size(0), size).tolist():
             stop = min(start + size, x.size(0))
             rows = x.rows(start, stop) if isinstance(x, Deferred) else x[start:stop]

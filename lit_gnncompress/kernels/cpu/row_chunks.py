@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
 
-from lit_gnncompress.kernels.cpu.threads import _pool
+from lit_gnncompress.kernels.cpu.team import share
 
-_WORTH_A_THREAD = 1 << 19
+_WORTH_A_THREAD = 1 << 21
 """Codes that take about as long as waking a thread."""
 
 
@@ -26,10 +25,4 @@ def in_chunks(kernel: Callable[..., Any], rows: int, width: int, *args: Any) -> 
     """
     threads = min(torch.get_num_threads(), 1 + rows * width // _WORTH_A_THREAD)
     cuts = [rows * part // threads for part in range(threads + 1)]
-    jobs = [
-        _pool(torch.get_num_threads() - 1, os.getpid()).submit(kernel, first, last, *args)
-        for first, last in pairwise(cuts[1:])
-    ]
-    kernel(cuts[0], cuts[1], *args)
-    for job in jobs:
-        job.result()
+    share(kernel, pairwise(cuts), threads, *args)

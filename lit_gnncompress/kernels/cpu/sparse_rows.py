@@ -10,6 +10,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from lit_gnncompress.kernels.cpu import tiles
 from lit_gnncompress.kernels.cpu.tiles import LANES, unpack_groups
@@ -29,6 +30,9 @@ def checked_arrays(
     places = columns.contiguous().numpy()
     codes = None if values is None else values.contiguous().numpy()
     before = pointers if first is None else first.long().contiguous().numpy()
+    state = _state(rowptr, columns, first, width)
+    if state is not None and _known.get(columns) == state:
+        return pointers, places, codes, before
     _check_pointers("rowptr", pointers, len(places))
     if first is not None:
         _check_pointers("first", before, int(before[-1]))
@@ -42,7 +46,20 @@ def checked_arrays(
         if unsigned.max() >= width:
             place = int(unsigned.argmax())
             raise IndexError(f"columns[{place}]={places[place]} is no column of 0 to {width - 1}.")
+    if state is not None:
+        _known[columns] = state
     return pointers, places, codes, before
+
+
+_known = WeakIdKeyDictionary()  # columns that have been looked at, and in what state
+
+
+def _state(rowptr: Tensor, columns: Tensor, first: Tensor | None, width: int) -> Any:
+    """What tells whether arrays are those that were checked; ``None`` if writes are not counted."""
+    tensors = [rowptr, columns] if first is None else [rowptr, columns, first]
+    if any(tensor.is_inference() for tensor in tensors):
+        return None
+    return width, *((t.data_ptr(), t.numel(), t._version) for t in tensors)
 
 
 def _check_pointers(name: str, pointers: np.ndarray, end: int) -> None:

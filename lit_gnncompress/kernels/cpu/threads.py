@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
+from lit_gnncompress.kernels.cpu.team import share
+
 _CHUNKS_PER_THREAD = 8
-_WORTH_A_THREAD = 1 << 20
+_WORTH_A_THREAD = 1 << 22
 """Multiplications that take about as long as waking a thread."""
 
 
@@ -22,9 +21,8 @@ def over_rows(
 ) -> None:
     """Calls ``kernel(first, last, *args)`` for ranges that cover all rows of a CSR.
 
-    Ranges have about the same number of edges each. Kernels release the lock of the interpreter:
-    plain threads then need no second compilation, sleep when idle instead of spinning beside
-    torch's own, and may be forked from.
+    Ranges have about the same number of edges each. Kernels release the lock of the interpreter,
+    so that threads need no second compilation.
 
     Args:
         kernel: Works on the rows from ``first`` to ``last - 1`` alone.
@@ -40,20 +38,4 @@ def over_rows(
     pieces = threads * _CHUNKS_PER_THREAD
     cuts = np.searchsorted(rowptr, np.arange(1, pieces) * edges // pieces)
     bounds = np.unique(np.concatenate([[0], cuts, [rows]])).tolist()
-    jobs = [
-        _pool(threads - 1, os.getpid()).submit(kernel, first, last, *args)
-        for first, last in pairwise(bounds)
-    ]
-    # This thread is one of them: it takes from the end what nobody has begun.
-    for job, first, last in zip(jobs[::-1], bounds[-2::-1], bounds[:0:-1], strict=True):
-        if job.cancel():
-            kernel(first, last, *args)
-    for job in jobs:
-        if not job.cancelled():
-            job.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(workers: int, process: int) -> ThreadPoolExecutor:
-    """Threads do not survive a fork: another process gets its own."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="lit_gnncompress")
+    share(kernel, pairwise(bounds), threads, *args)
