@@ -123,7 +123,7 @@ def table(rows: list[Row]) -> str:
         missed = [name for name, ok in (("saving", saves), ("accuracy", holds)) if not ok]
         lossless = row["bytes_fp32"] / row["bytes_lossless"]
         lines.append(
-            f"| {dataset} | {model.upper()} ({row['seeds']} seeds) "
+            f"| {dataset} | {model.upper()} (seeds {_seeds(row)}) "
             f"| {'hand' if kind == 'recipe' else 'search'} "
             f"| {row['fp32_acc']:.1f} | {row['quant_acc']:.1f} "
             f"| {row['delta']:+.2f} ± {half_width} | {row['average_bits']:.2f} "
@@ -134,3 +134,8 @@ def table(rows: list[Row]) -> str:
             f"| `{json.dumps(row['plan'])}` |"
         )
     return "\n".join(lines)
+
+
+def _seeds(row: Row) -> str:
+    first = row["first_seed"]
+    return f"{first}–{first + row['seeds'] - 1}"

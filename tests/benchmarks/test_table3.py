@@ -11,6 +11,7 @@ ROW = {
     "dataset": "Cora",
     "model": "gcn",
     "seeds": 10,
+    "first_seed": 0,
     "fp32_acc": 82.0,
     "quant_acc": 82.0,
     "delta": 0.0,
