@@ -29,6 +29,7 @@ from lit_gnncompress.kernels.attention_range import attention_range
 from lit_gnncompress.plan import FULL_PRECISION, Site
 from lit_gnncompress.quantization.context import GraphContext, Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets, count
+from lit_gnncompress.quantization.explainable import Explainable
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import CalibratedRange, Range, step
 
@@ -250,7 +251,7 @@ def _sum_to_one(alpha: Tensor, index: Tensor, num_nodes: int) -> Tensor:
     return torch.where(positive, alpha / torch.where(positive, total, 1), alike)
 
 
-class QuantizedAttention:
+class QuantizedAttention(Explainable):
     """Mixin of the quantized subclasses; :class:`AttentionSite` is set when the class changes."""
 
     attention_site: AttentionSite

@@ -20,11 +20,12 @@ from lit_gnncompress.quantization.attention import (
     QuantizedGATConv,
     register_attention,
 )
+from lit_gnncompress.quantization.explainable import Explainable
 
 _LAYOUTS = (torch.strided, torch.sparse_csr, torch.sparse_coo)
 
 
-class FusedGATConv(GATConv):
+class FusedGATConv(Explainable, GATConv):
     """:class:`torch_geometric.nn.GATConv` by one kernel: no E × H, no E × H × C.
 
     It computes what its parent does, to rounding; dropout of coefficients draws other numbers. What
@@ -73,12 +74,6 @@ class FusedGATConv(GATConv):
         if self.bias is not None:
             out = out + self.bias if torch.is_grad_enabled() else out.add_(self.bias)
         return out
-
-    def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
-        # PyG writes methods for every class, and takes those that it inherits for handwritten:
-        # a subclass that is built or unpickled could not be explained. Its parent's serve as well.
-        if "_orig_propagate" not in vars(GATConv):
-            GATConv(1, 1)
 
     def _attend(
         self, values: Tensor, *, adjacency: Adjacency, score_dst: Tensor | None

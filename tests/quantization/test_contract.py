@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric import EdgeIndex
+from torch_geometric.explain.algorithm.utils import set_masks
 from torch_geometric.nn import (
     AGNNConv,
     GATConv,
@@ -176,6 +177,17 @@ class ConvContract:
         quantize_(conv, self.plan(kind))
         actual = conv(x, FORMS[form](), **edges)
         torch.testing.assert_close(actual, conv(x, EDGES, **edges))
+
+    def test_explainers_see_into_a_layer_and_its_copy(self, conv, x):
+        quantize_(conv, self.plan())
+        before = conv(x, EDGES, **self.edges())
+        mask = nn.Parameter(torch.linspace(-1, 1, EDGES.size(1)))
+        explained = []
+        for layer in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv)), conv):
+            set_masks(layer, mask, EDGES)
+            explained.append(layer(x, EDGES, **self.edges()))
+        assert not torch.allclose(explained[0], before)
+        torch.testing.assert_close(explained[1:], [explained[0]] * 2)
 
 
 class TakesPairs:
