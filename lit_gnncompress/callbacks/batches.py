@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
+from lit_gnncompress.kept import kept
 from lit_gnncompress.quantization.context import GraphContext
 from lit_gnncompress.quantization.degrees import in_degrees
 
@@ -31,7 +31,6 @@ class BatchDegrees:
         self.degree_attr = degree_attr
         self.whole_graph: Any = None
         self._warned = False
-        self._last: tuple[weakref.ref, int, Tensor] | None = None  # edges and their degrees
 
     def publish(self, context: GraphContext, batch: Any) -> None:
         """Tells ``context`` about the graph in ``batch``, if it has one.
@@ -86,14 +85,8 @@ class BatchDegrees:
     def counted(self, graph: Data) -> Tensor:
         """In-degrees by the edges of ``graph``, counted once."""
         adjacency = graph.adj_t if "adj_t" in graph else graph.edge_index
-        if isinstance(adjacency, Tensor) and adjacency.is_inference():
-            return in_degrees(adjacency, graph.num_nodes)  # made for this batch, without a version
-        version = adjacency._version if isinstance(adjacency, Tensor) else 0
-        if self._last is not None and self._last[0]() is adjacency and self._last[1] == version:
-            return self._last[2]
-        degrees = in_degrees(adjacency, graph.num_nodes)
-        self._last = (weakref.ref(adjacency), version, degrees)
-        return degrees
+        key = ("in-degrees", graph.num_nodes)
+        return kept(adjacency, key, lambda: in_degrees(adjacency, graph.num_nodes))
 
     def _warn(self) -> None:
         if not self._warned:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn import GATConv
 from torch_geometric.nn.aggr import SumAggregation
 
+from lit_gnncompress.kept import kept
 from lit_gnncompress.kernels.adjacency import Adjacency
 from lit_gnncompress.kernels.attention_aggregate import attention_aggregate
 from lit_gnncompress.quantization.attention import (
@@ -221,26 +221,14 @@ def _plain(x: Tensor) -> Tensor:
     return x if type(x) is Tensor else x.as_subclass(Tensor)
 
 
-_sorted: dict[tuple[int, ...], tuple[weakref.ref[Tensor], int, Adjacency]] = {}
-
-
 def _adjacency(edge_index: Tensor, num_sources: int, num_targets: int, num_loops: int) -> Adjacency:
     """The sorted edges; if ``num_loops`` is 0 or more, with as many self-loops in place of theirs.
 
     They are kept while ``edge_index`` lives and is not written to.
     """
     plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
-    if plain.is_inference():  # writes to it are not counted
-        return _sort(plain, num_sources, num_targets, num_loops)
-    key = (id(edge_index), num_sources, num_targets, num_loops)
-    known = _sorted.get(key)
-    if known is not None and known[0]() is edge_index and known[1] == plain._version:
-        return known[2]
-    with torch.inference_mode(False):  # training may need them, too
-        adjacency = _sort(plain, num_sources, num_targets, num_loops)
-    source = weakref.ref(edge_index, lambda _: _sorted.pop(key, None))
-    _sorted[key] = source, plain._version, adjacency
-    return adjacency
+    key = ("fused attention", num_sources, num_targets, num_loops)
+    return kept(plain, key, lambda: _sort(plain, num_sources, num_targets, num_loops))
 
 
 def _sort(edge_index: Tensor, num_sources: int, num_targets: int, num_loops: int) -> Adjacency:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import Any
+import functools
+from collections import deque
 
 import torch
 from torch import Tensor
 
+from lit_gnncompress.kept import kept
 from lit_gnncompress.kernels import Adjacency
 from lit_gnncompress.kernels.same_edges import same_edges
 
@@ -23,43 +24,29 @@ def adjacency_of(
         num_sources: Number of rows that edges start from.
         num_targets: Number of rows that edges end at.
     """
-    owners = [t if t._base is None else t._base for t in (source_index, target_index)]
-    sizes = (num_sources, num_targets)
-    if any(owner.is_inference() for owner in owners):  # whether they change is not known
-        return _sorted(source_index, target_index, *sizes)
-    places = tuple(
-        (t.data_ptr(), t.numel(), t.stride(), owner._version)
-        for t, owner in zip((source_index, target_index), owners, strict=True)
-    )
-    place = (*places, *sizes)
-    for source, target, at, adjacency in _kept:
-        if at == place and source() is owners[0] and target() is owners[1]:
-            return adjacency
-    adjacency = _sorted(source_index, target_index, *sizes)
-    _kept[:] = [entry for entry in _kept if entry[0]() is not None and entry[1]() is not None]
-    _kept.append((*(weakref.ref(owner) for owner in owners), place, adjacency))  # type: ignore
-    del _kept[:-_KEPT]
-    return adjacency
+    owner, other = (t if t._base is None else t._base for t in (source_index, target_index))
+    sort = functools.partial(_sorted, source_index, target_index, num_sources, num_targets)
+    if owner is not other:
+        return sort()
+    places = tuple((t.data_ptr(), t.numel(), t.stride()) for t in (source_index, target_index))
+    return kept(owner, ("adjacency", *places, num_sources, num_targets), sort)
 
 
 def _sorted(
     source_index: Tensor, target_index: Tensor, num_sources: int, num_targets: int
 ) -> Adjacency:
-    """The edges sorted, or the same ones that are sorted already and in use."""
-    for adjacency in list(_in_use):
+    """The edges sorted, or the same ones that were sorted lately: layers rewrite their edges."""
+    for adjacency in list(_lately):
         alike = adjacency.device == target_index.device
         alike &= (adjacency.num_sources, adjacency.num_targets) == (num_sources, num_targets)
         if alike and same_edges(source_index, target_index, adjacency):
             return adjacency
-    with torch.inference_mode(False):  # training may need them, too
-        adjacency = Adjacency.from_edge_index(source_index, target_index, num_sources, num_targets)
-    _in_use.add(adjacency)
+    adjacency = Adjacency.from_edge_index(source_index, target_index, num_sources, num_targets)
+    _lately.append(adjacency)
     return adjacency
 
 
-_KEPT = 8
-_kept: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], tuple[Any, ...], Adjacency]] = []
-_in_use: weakref.WeakSet[Adjacency] = weakref.WeakSet()
+_lately: deque[Adjacency] = deque(maxlen=4)
 
 
 def edges_of_matrix(matrix: Tensor) -> tuple[Adjacency, Tensor | None]:
@@ -68,19 +55,19 @@ def edges_of_matrix(matrix: Tensor) -> tuple[Adjacency, Tensor | None]:
     Args:
         matrix: Sparse CSR, shape ``(M, N)``.
     """
-    known = _of_matrices.get(id(matrix))
-    if known is None or known[0]() is not matrix:
-        with torch.inference_mode(False):
-            edges = Adjacency.from_csr(matrix.crow_indices(), matrix.col_indices(), matrix.size(1))
-        key = id(matrix)
-        known = (weakref.ref(matrix, lambda _: _of_matrices.pop(key, None)), edges)
-        _of_matrices[key] = known
+    adjacency = kept(matrix, ("adjacency of a matrix",), lambda: _of_matrix(matrix))
     values = matrix.values()
-    ones = not values.requires_grad and bool((values == 1).all())
-    return known[1], None if ones else values
+    ones = not values.requires_grad and _are_ones(values)
+    return adjacency, None if ones else values
 
 
-_of_matrices: dict[int, tuple[weakref.ref[Tensor], Adjacency]] = {}
+def _of_matrix(matrix: Tensor) -> Adjacency:
+    return Adjacency.from_csr(matrix.crow_indices(), matrix.col_indices(), matrix.size(1))
+
+
+def _are_ones(values: Tensor) -> bool:
+    # Most weights that are not all 1 begin with another number.
+    return bool((values[:1] == 1).all()) and bool((values == 1).all())
 
 
 def edges_into(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from lit_gnncompress.kept import kept
 from lit_gnncompress.kernels.layout import row_bytes
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.context import Seen, Stored
@@ -162,16 +163,10 @@ def _stored(site: AnySite, seen: Seen) -> tuple[Stored, ...]:
         return seen.stored
     source = None if seen.source is None else seen.source()
     if source is not None and not source.is_inference():
-        known = _STORED.setdefault(source, {})
         counts = () if seen.buckets is None else tuple(seen.buckets.counts().tolist())
-        key = (site.bits, site.quantizer, counts, source._version)
-        if key not in known:
-            known[key] = _packed(site, seen, source)
-        return known[key]
+        key = ("stored", site.bits, site.quantizer, counts)
+        return kept(source, key, functools.partial(_packed, site, seen, source))
     return _in_order(site, seen)
-
-
-_STORED = WeakTensorKeyDictionary()
 
 
 def _packed(site: AnySite, seen: Seen, source: Tensor) -> tuple[Stored, ...]:

@@ -1,6 +1,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -320,23 +321,26 @@ def test_unfused_it_leaves_no_trace():
 
 
 def test_edges_are_sorted_once_and_forgotten_with_their_tensor(x, edge_index, monkeypatch):
-    sorts, sort = [], fused_attention._sort
-    monkeypatch.setattr(fused_attention, "_sort", lambda *args: sorts.append(1) or sort(*args))
-    conv, known = FusedGATConv(6, 5), len(fused_attention._sorted)
+    sorted_edges, sort = [], fused_attention._sort
+
+    def sort_and_note(*args):
+        adjacency = sort(*args)
+        sorted_edges.append(weakref.ref(adjacency))
+        return adjacency
+
+    monkeypatch.setattr(fused_attention, "_sort", sort_and_note)
+    conv = FusedGATConv(6, 5)
     for _ in range(3):
         conv(x, edge_index)
-    assert len(sorts) == 1
+    assert len(sorted_edges) == 1
     before = conv(x, edge_index)
     edge_index[0, 0] = (edge_index[0, 0] + 1) % NODES
     assert not torch.equal(conv(x, edge_index), before)  # written to
-    assert len(sorts) == 2
     mine = edge_index.clone()
     conv(x, mine)
-    assert len(fused_attention._sorted) > known
     del mine
     gc.collect()
-    sizes = len(fused_attention._sorted)
-    assert sizes <= known + 1
+    assert [each() is not None for each in sorted_edges] == [False, True, False]
 
 
 def test_edges_of_inference_serve_training(x, edge_index):
