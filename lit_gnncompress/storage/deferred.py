@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_gnncompress.kernels import Adjacency, aggregate
 from lit_gnncompress.storage.edges import edges_into
-from lit_gnncompress.storage.node_rows import Again, NodeRows, again_of, node_rows, plain
+from lit_gnncompress.storage.node_rows import Again, again_of, node_rows, plain
 from lit_gnncompress.storage.tensor_types import VirtualTensor, getter, handles
 
 Step = tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]
@@ -190,15 +190,12 @@ class Computed(Deferred):
         return Computed(self.prepare, self.source, self.size(0), width, self.again, steps)
 
 
-def defer(rows: NodeRows, prepare: Callable[[Tensor], Rows], num_rows: int, width: int) -> Tensor:
+def defer(rows: Tensor, prepare: Callable[[Tensor], Rows], num_rows: int, width: int) -> Tensor:
     """``prepare(rows)(0, num_rows)``, later and in parts if ``rows`` can wait."""
     again = again_of(rows)
     if again is None:
         return prepare(plain(rows))(0, num_rows)
     return Computed(prepare, plain(rows), num_rows, (width,), again)
-
-
-NodeRows.defer = defer  # type: ignore[attr-defined]
 
 
 def aggregate_rows(
@@ -288,10 +285,6 @@ def _average_heads(rows: Any, dim: Any = None, keepdim: bool = False) -> Any:
     if rows.again is None or rows.dim() != 3 or dim != 1 or keepdim or not _waits(rows):
         return NotImplemented
     return rows.then(torch.mean, 1, width=rows.shape[2:])
-
-
-Aggregated.handlers |= Deferred.handlers
-Computed.handlers |= Deferred.handlers
 
 
 @handles(Aggregated, F.linear)

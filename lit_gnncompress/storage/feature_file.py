@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from lit_gnncompress.storage import packed_operations  # noqa: F401  subclasses copy its handlers
 from lit_gnncompress.storage.codecs import Codec, DenseCodec, FloatCodec
 from lit_gnncompress.storage.container import Container, ContainerError, PathLike
 from lit_gnncompress.storage.container_writer import write_container

@@ -64,6 +64,18 @@ class NodeRows(torch.Tensor):
                 again = partial(_repeat, func, again, args[1:], kwargs)
             return node_rows(result, again)
 
+    def defer(self, prepare: Callable[[Tensor], Any], num_rows: int, width: int) -> Tensor:
+        """Rows that a layer works out of these; where nobody needs them yet, later and in parts.
+
+        Args:
+            prepare: Given the plain features, returns what makes rows ``start`` to before ``stop``.
+            num_rows: Number of rows.
+            width: Number of their columns.
+        """
+        from lit_gnncompress.storage.deferred import defer  # which knows this class
+
+        return defer(self, prepare, num_rows, width)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return plain(self).__reduce_ex__(protocol)
 

@@ -58,15 +58,15 @@ _METADATA = {
 class VirtualTensor(torch.Tensor):
     """A matrix whose entries exist only when somebody asks for them.
 
-    Subclasses handle the operations that they can do better, with :func:`handles`; any other one
-    gets the matrix as :meth:`materialize` makes it.
+    Subclasses handle the operations that they can do better, with :func:`handles`, and inherit
+    what their parents handle; any other operation gets the matrix as :meth:`materialize` makes it.
     """
 
     handlers: ClassVar[dict[Callable[..., Any], Handler]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.handlers = dict(cls.handlers)
+        cls.handlers = {}
 
     @staticmethod
     def __new__(cls, shape: Iterable[int], device: torch.device, *_: Any, **__: Any) -> Any:
@@ -94,7 +94,7 @@ class VirtualTensor(torch.Tensor):
         if func in _METADATA:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        handler = cls.handlers.get(func)
+        handler = _handler_of(cls, func)
         if handler is not None:
             result = handler(*args, **kwargs)
             if result is not NotImplemented:
@@ -121,6 +121,13 @@ class VirtualTensor(torch.Tensor):
             return value.materialize() if isinstance(value, VirtualTensor) else value
 
         return func(*tree_map(materialized, args), **tree_map(materialized, dict(kwargs or {})))
+
+
+def _handler_of(cls: type[VirtualTensor], func: Callable[..., Any]) -> Handler | None:
+    for each in cls.__mro__:
+        if issubclass(each, VirtualTensor) and func in each.handlers:
+            return each.handlers[func]
+    return None
 
 
 def handles(cls: type[Any], *functions: Callable[..., Any]) -> Callable[[Handler], Handler]:
