@@ -14,6 +14,8 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
+from lit_gnncompress.files import replacing
+
 Row = dict[str, Any]
 
 
@@ -99,7 +101,5 @@ def _describe(machine: dict[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

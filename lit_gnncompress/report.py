@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from lit_gnncompress.files import replacing
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.results import Comparison
 from lit_gnncompress.storage.ledger import Ledger
@@ -43,19 +43,14 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 def write_report(comparison: Comparison, folder: str | Path) -> tuple[Path, Path]:
     """Writes ``report.json`` and ``report.png`` into ``folder``, which is made if need be.
 
-    Each file is complete or not there: it is written beside its place and moved.
-
     Returns:
         The two paths.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    text, picture = folder / "report.json", folder / "report.png"
-    unfinished = folder / ".report.unfinished"
-    unfinished.write_text(json.dumps(comparison.to_dict(), indent=2), encoding="utf-8")
-    os.replace(unfinished, text)
-    plot_comparison(comparison, unfinished)
-    os.replace(unfinished, picture)
+    text, picture = Path(folder) / "report.json", Path(folder) / "report.png"
+    with replacing(text) as unfinished:
+        unfinished.write_text(json.dumps(comparison.to_dict(), indent=2), encoding="utf-8")
+    with replacing(picture) as unfinished:
+        plot_comparison(comparison, unfinished)
     return text, picture
 
 

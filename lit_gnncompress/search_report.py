@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from lit_gnncompress.files import replacing
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.search.search import SearchResult
 from lit_gnncompress.search.trials import Trial
@@ -94,26 +94,18 @@ def write_search_report(
     Returns:
         The three paths.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    text, table, picture = (Path(folder) / f for f in ("search.json", "trials.csv", "search.png"))
     document = result.to_dict() | ({} if random is None else {"random": random.to_dict()})
-
-    def write_json(path: Path) -> None:
-        path.write_text(json.dumps(document, indent=1), encoding="utf-8")
-
-    def write_csv(path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            names = [dimension.name for dimension in result.space.dimensions]
-            writer.writerow([*_FIELDS, *names])
-            for trial in result.trials:
-                writer.writerow([*(getattr(trial, name) for name in _FIELDS), *trial.point])
-
-    return (
-        _written(folder / "search.json", write_json),
-        _written(folder / "trials.csv", write_csv),
-        _written(folder / "search.png", lambda path: plot_search(result, path, random)),
-    )
+    with replacing(text) as unfinished:
+        unfinished.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    with replacing(table) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*_FIELDS, *(dimension.name for dimension in result.space.dimensions)])
+        for trial in result.trials:
+            writer.writerow([*(getattr(trial, name) for name in _FIELDS), *trial.point])
+    with replacing(picture) as unfinished:
+        plot_search(result, unfinished, random)
+    return text, table, picture
 
 
 def plot_search(result: SearchResult, path: str | Path, random: SearchResult | None = None) -> None:
@@ -148,13 +140,6 @@ def best_so_far(result: SearchResult) -> list[float]:
         within = trial.drop <= result.max_drop + 1e-9
         savings.append(max([1.0, *savings[-1:], *([trial.saving] if within else [])]))
     return savings
-
-
-def _written(path: Path, write: Callable[[Path], None]) -> Path:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished)
-    os.replace(unfinished, path)
-    return path
 
 
 # --- panels -------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from lit_gnncompress.callbacks.inner_fits import (
 )
 from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
 from lit_gnncompress.callbacks.search_progress import search_progress
+from lit_gnncompress.files import replacing
 from lit_gnncompress.plan import FULL_PRECISION, BitPlan
 from lit_gnncompress.search.search import Job, Search, SearchResult, check_numbers
 from lit_gnncompress.search.space import Count, Group, Space, check_choice, checked_bits
@@ -462,7 +462,5 @@ def _digest(weights: Sequence[Weights]) -> str:
 
 
 def _save_whole(content: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    torch.save(content, unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)
