@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric.data import Data
 
 from lit_gnncompress.callbacks.batches import BatchDegrees, graphs_in
@@ -22,11 +23,13 @@ def pack_inputs(quantization: Quantization, batch: Any, degrees: BatchDegrees) -
     """
     whole = degrees.whole_graph if isinstance(degrees.whole_graph, Data) else None
     for graph in graphs_in(batch):
+        recurs = graph in _TRAINED_ON
+        _TRAINED_ON[graph] = True
         for store in graph.node_stores:
             for name, x in list(store.items()):
                 if type(x) is not Tensor or x.dim() != 2 or not x.is_floating_point():
                     continue
-                _replace(quantization, store, name, x, whole, degrees)
+                _replace(quantization, store, name, x, recurs, whole, degrees)
 
 
 def _replace(
@@ -34,6 +37,7 @@ def _replace(
     store: Any,
     name: str,
     x: Tensor,
+    recurs: bool,
     whole: Data | None,
     degrees: BatchDegrees,
 ) -> None:
@@ -47,9 +51,15 @@ def _replace(
         if packed is not None:
             whole[name] = packed  # what a loader samples from now on
         return
+    is_whole = whole is not None and isinstance(source, Tensor) and source.shape == x.shape
+    if not is_whole and not recurs:
+        return  # a batch that is made anew each time would be packed in vain
     packed = packed_input(quantization, x)
     if packed is None:
         return
     store[name] = packed
-    if whole is not None and isinstance(source, Tensor) and source.shape == x.shape:
-        whole[name] = packed.to(source.device)
+    if is_whole:
+        whole[name] = packed.to(source.device)  # type: ignore[index, union-attr]
+
+
+_TRAINED_ON = WeakIdKeyDictionary()  # graphs of past batches

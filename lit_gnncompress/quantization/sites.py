@@ -16,6 +16,7 @@ from lit_gnncompress.plan import FULL_PRECISION, Site
 from lit_gnncompress.quantization.attention import has_attention
 from lit_gnncompress.quantization.context import GraphContext, Seen, Stored
 from lit_gnncompress.quantization.degrees import DegreeBuckets
+from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import CalibratedRange, Range
 from lit_gnncompress.quantization.static import StaticInputs
@@ -221,14 +222,10 @@ class FeatureSite:
         return packed
 
     def _check_finite(self, x: Tensor) -> None:
-        if torch.isfinite(x.sum()) or torch.isfinite(x).all():
-            return
-        place = (~torch.isfinite(x)).nonzero()[0].tolist()
-        raise ValueError(
-            f"{self.site.name}: features must be finite to be quantized; node {place[0]}, column "
-            f"{place[-1]} is {x[tuple(place)].item()}. Clean the data (torch.nan_to_num), or lower "
-            f"the learning rate if it is training that diverged."
-        )
+        try:
+            check_finite(x, remedy=", or lower the learning rate if it is training that diverged")
+        except ValueError as error:
+            raise ValueError(f"{self.site.name}: {error}") from None
 
     def install(self, layer: nn.Module) -> None:
         """Becomes the forward pre-hook of ``layer``."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
+from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import Granularity, Range, RangeMethod, step
 from lit_gnncompress.storage.codecs import Codec, FloatCodec, encode
@@ -58,7 +59,7 @@ def pack(
         )
     by_bucket = tuple(bits) if isinstance(bits, Sequence) else (bits,)
     buckets = _buckets(x, by_bucket, degrees, degree_splits)
-    check_finite(x)
+    check_finite(x, "packed")
     quantizer = Quantizer(range, granularity, "nearest", percentile)
     per_bucket = by_bucket if len(by_bucket) > 1 else by_bucket[0]
     found = quantizer.find_range(x, per_bucket, buckets) if x.numel() else None
@@ -110,18 +111,3 @@ def _buckets(
     if degrees.shape != x.shape[:1]:
         raise ValueError(f"degrees has shape {tuple(degrees.shape)}, but x has {len(x)} rows.")
     return DegreeBuckets.from_degrees(degrees, splits)
-
-
-def check_finite(x: Tensor, first_row: int = 0) -> None:
-    """Refuses NaN and infinity.
-
-    Raises:
-        ValueError: Naming row and column.
-    """
-    if torch.isfinite(x.sum()) or torch.isfinite(x).all():
-        return
-    row, column = (~torch.isfinite(x)).nonzero()[0].tolist()
-    raise ValueError(
-        f"features must be finite to be packed; row {first_row + row}, column {column} is "
-        f"{x[row, column].item()}. Clean the data, for instance with torch.nan_to_num."
-    )

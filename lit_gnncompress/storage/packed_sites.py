@@ -12,6 +12,7 @@ from lit_gnncompress.kernels import quantize_pack
 from lit_gnncompress.kernels.layout import row_bytes
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
+from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.fused_attention import fuse_attention, unfuse_attention
 from lit_gnncompress.quantization.quantize import Quantization
 from lit_gnncompress.quantization.ranges import CalibratedRange, Range, step, wide
@@ -20,7 +21,7 @@ from lit_gnncompress.storage.codecs import Codec, DenseCodec, FloatCodec
 from lit_gnncompress.storage.deferred import Deferred
 from lit_gnncompress.storage.lossless import lossless_by_bucket
 from lit_gnncompress.storage.node_rows import node_rows, plain
-from lit_gnncompress.storage.pack import check_finite, pack_with_range
+from lit_gnncompress.storage.pack import pack_with_range
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 from lit_gnncompress.storage.tensor_types import VirtualTensor
 
@@ -49,7 +50,7 @@ class PackedForm:
             buckets = None
         if isinstance(range, Range):
             whole = x.materialize() if isinstance(x, Deferred) else x
-            check_finite(whole)
+            check_finite(whole, "packed")
             return pack_with_range(plain(whole), bits, buckets, range).before_a_site()
         writers = [
             _Writer(own, x.size(1), self._rows_in(buckets, b, x), range, b, x.device)
@@ -60,7 +61,7 @@ class PackedForm:
             stop = min(start + size, x.size(0))
             rows = x.rows(start, stop) if isinstance(x, Deferred) else x[start:stop]
             rows = plain(rows)
-            check_finite(rows, start)
+            check_finite(rows, "packed", start)
             for b, writer in enumerate(writers):
                 if buckets is None:
                     writer.write(rows)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lit_gnncompress.kernels import quantize_pack
 from lit_gnncompress.kernels.layout import check_bits, row_bytes
+from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import step, wide
 from lit_gnncompress.storage.codecs import DenseCodec
@@ -22,7 +23,6 @@ from lit_gnncompress.storage.container import PathLike, Spec
 from lit_gnncompress.storage.container_writer import ContainerWriter
 from lit_gnncompress.storage.feature_file import KIND
 from lit_gnncompress.storage.npy_rows import NpyRows
-from lit_gnncompress.storage.pack import check_finite
 
 FileRange = Literal["minmax", "mse"]
 FileGranularity = Literal["row", "tensor", "column"]
@@ -211,7 +211,7 @@ def _check_ends(x: Tensor, first: int, lo: Tensor, hi: Tensor) -> None:
     spread = hi.float() - lo.float()
     if bool(torch.isfinite(spread).all()):
         return
-    check_finite(x, first)
+    check_finite(x, "packed", first)
     raise ValueError(
         f"features in the rows from {first:,} on span more than float32 can hold, up to "
         f"{float(hi.max()):.3g}: scale them."

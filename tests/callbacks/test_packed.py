@@ -4,6 +4,7 @@ import warnings
 import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import QuantizationFinetuning, Quantize
@@ -12,6 +13,7 @@ from lit_gnncompress.models import NodeClassifier
 from lit_gnncompress.quantization.quantize import quantization_of, quantize_
 from lit_gnncompress.storage import PackedTensor
 from lit_gnncompress.storage.node_rows import NodeRows
+from lit_gnncompress.storage.packed_sites import packed_input
 
 PLANS = {
     "gcn": BitPlan({"convs.0": 4, "convs.1": 8}),
@@ -129,6 +131,24 @@ def test_ranges_of_the_best_weights_are_kept_and_travel_in_checkpoints(tmp_path)
     other = module_for(data, "gcn")
     trainer(1, again).test(other, datamodule=digits(), ckpt_path=path, verbose=False)
     assert again.calibration["model.convs.1"] == quantize.calibration["model.convs.1"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_batches_are_packed_when_they_come_again(fresh, monkeypatch):
+    packs = []
+
+    def count(*args):
+        packs.append(1)
+        return packed_input(*args)
+
+    monkeypatch.setattr("lit_gnncompress.callbacks.pack_inputs.packed_input", count)
+    data = digits()
+    module, graph = module_for(data, "gcn"), data.data
+    loader = DataLoader([graph], collate_fn=lambda g: copy.copy(g[0]) if fresh else g[0])
+    run = trainer(4, Quantize(PLANS["gcn"], packed=True, verbose=False))
+    run.fit(module, train_dataloaders=loader)
+    assert len(packs) == (0 if fresh else 1)
+    assert isinstance(graph.x, PackedTensor) != fresh
 
 
 def test_inputs_that_two_plans_read_stay():

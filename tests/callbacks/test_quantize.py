@@ -229,7 +229,7 @@ def test_a_module_without_graph_layers_is_refused():
 def test_features_that_are_not_finite_are_named():
     graph = make_graph()
     graph.x[3, 5] = float("nan")
-    with pytest.raises(ValueError, match=r"net\.convs\.0: .*node 3, column 5 is nan"):
+    with pytest.raises(ValueError, match=r"net\.convs\.0: .*row 3, column 5 is nan"):
         fit(make_trainer(quantize()), make_module(), graph)
 
 

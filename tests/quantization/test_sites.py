@@ -177,7 +177,7 @@ def test_features_that_are_not_finite_are_refused(value, requires_grad):
     model, x = Model(), torch.randn(4, 5)
     x[2, 3] = value
     quantize_(model, BitPlan({"conv": 4}))
-    with pytest.raises(ValueError, match=rf"conv: .* node 2, column 3 is {value}.*nan_to_num"):
+    with pytest.raises(ValueError, match=rf"conv: .* row 2, column 3 is {value}.*nan_to_num"):
         model(x.requires_grad_(requires_grad), EDGES)
 
 

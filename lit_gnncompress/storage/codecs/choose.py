@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_gnncompress.kernels import pack_bits, quantize_pack, unpack_bits
 from lit_gnncompress.kernels.layout import row_bytes, stream_bytes
+from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.storage.codecs.base import Codec
 from lit_gnncompress.storage.codecs.dense import DenseCodec
 from lit_gnncompress.storage.codecs.sparse import (
@@ -50,7 +51,7 @@ def encode(
     zero, one = torch.zeros(1, device=x.device), torch.ones(1, device=x.device)
     for rows in _blocks(len(x), x.size(1)):
         block = x[rows].detach()
-        _check_finite(block, rows.start)
+        check_finite(block, "packed", rows.start)
         if by_column:
             block = block if block.dtype == torch.float64 else block.float()
             block = torch.where(scale > 0, (block - lo) / scale, 0)
@@ -132,14 +133,3 @@ def _blocks(rows: int, width: int) -> Iterator[slice]:
     step = max(1, _BLOCK // max(1, width))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
-
-
-def _check_finite(x: Tensor, first_row: int) -> None:
-    # The sum is quick; it may overflow though all is finite.
-    if bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all()):
-        return
-    row, column = (~torch.isfinite(x)).nonzero()[0].tolist()
-    raise ValueError(
-        f"x[{first_row + row}, {column}]={x[row, column].item()}: features must be finite to be "
-        "quantized. Clean them, for instance with torch.nan_to_num."
-    )
