@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.output import Output
 
 NAMES = (
+    "activations",
     "aggregate",
     "gather",
     "granularity",

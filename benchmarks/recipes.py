@@ -6,6 +6,7 @@ showed test accuracy beside validation accuracy: the choice was not blind to the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -51,6 +52,8 @@ def build(
     data: GraphDataModule,
     plan: BitPlan | None = None,
     epochs: int | None = None,
+    packed: bool = False,
+    callbacks: Iterable[L.Callback] = (),
 ) -> tuple[L.Trainer, L.LightningModule, GraphDataModule]:
     """A Trainer, a module and its data, for :func:`lit_gnncompress.compare_by_seed`.
 
@@ -60,6 +63,8 @@ def build(
         data: The data set.
         plan: Another plan than the recipe's, whose ranges it keeps.
         epochs: Length of the fine-tuning, if not the usual.
+        packed: Whether bits are kept as bits.
+        callbacks: More of them.
     """
     citation = dataset != "Computers"
     module = NodeClassifier(
@@ -85,10 +90,13 @@ def build(
         by_hand if plan is None else plan,
         granularity=granularity,  # type: ignore[arg-type]
         # Computers' neighbourhoods are large, and coefficients small beside a lone neighbour's 1.
-        attention_granularity="node" if (dataset, model) == ("Computers", "gat") else "bucket",
+        attention_granularity="node" if dataset == "Computers" else "bucket",
+        packed=packed,
         verbose=False,
     )
-    trainer = quiet_trainer(max_epochs=400 if citation else 150, callbacks=[quantize, finetuning])
+    trainer = quiet_trainer(
+        max_epochs=400 if citation else 150, callbacks=[quantize, finetuning, *callbacks]
+    )
     return trainer, module, data
 
 
