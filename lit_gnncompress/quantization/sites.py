@@ -82,6 +82,7 @@ class FeatureSite:
         self.context = context
         self.seen: list[Seen] = []
         self.calibrated: list[CalibratedRange] = []
+        self._by_degree = len(set(bits)) > 1
         self._parameters = list(inspect.signature(layer.forward).parameters)
         self._static = StaticInputs()
         self._evaluating = False
@@ -136,17 +137,15 @@ class FeatureSite:
 
     def _of_type(self, node_type: str, x: Tensor) -> Tensor:
         """Features of one node type, for layers that take a mapping of all."""
-        by_degree = len(set(self.bits)) > 1
         name = f"{self.site.name}.{node_type}"
-        buckets = self.context.buckets(name, x.size(0), None, "", False, by_degree)
+        buckets = self.context.buckets(name, x.size(0), None, "", False, self._by_degree)
         return self._quantize(x, buckets)
 
     def _buckets(self, x: Tensor, adjacency: Any, flow: str, sources: bool) -> DegreeBuckets | None:
-        by_degree = len(set(self.bits)) > 1
         if x.dim() == 2:
             name, num_rows = self.site.name, x.size(0)
-            return self.context.buckets(name, num_rows, adjacency, flow, sources, by_degree)
-        if by_degree:
+            return self.context.buckets(name, num_rows, adjacency, flow, sources, self._by_degree)
+        if self._by_degree:
             raise NotImplementedError(
                 f"{self.site.name}: bits by degree need features of shape (N, F), got "
                 f"{tuple(x.shape)}. Give {self.site.name} one number of bits."
