@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
@@ -20,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.parameter import UninitializedParameter
 
 from lit_gnncompress.callbacks.across_ranks import AcrossRanks
+from lit_gnncompress.callbacks.best_weights import BestWeights, digest, weights_in
 from lit_gnncompress.callbacks.finetune import QuantizationFinetuning
 from lit_gnncompress.callbacks.inner_fits import (
     InnerFits,
@@ -30,7 +30,6 @@ from lit_gnncompress.callbacks.inner_fits import (
 )
 from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
 from lit_gnncompress.callbacks.search_progress import search_progress
-from lit_gnncompress.files import replacing
 from lit_gnncompress.plan import FULL_PRECISION, BitPlan
 from lit_gnncompress.search.search import Job, Search, SearchResult, check_numbers
 from lit_gnncompress.search.space import Count, Group, Space, check_choice, checked_bits
@@ -260,7 +259,7 @@ class BitSearch(Callback):
             self.finetune_epochs,
             self.lr_scale,
         )
-        self._weights = [self._full_precision, *map(_weights_in, self.checkpoints)]
+        self._weights = [self._full_precision, *map(weights_in, self.checkpoints)]
         with self._restored_on_error(pl_module), fits.prepared():
             recipe = self._quantize.plan
             best = self._search(trainer, pl_module, fits, recipe)
@@ -272,27 +271,33 @@ class BitSearch(Callback):
         """Fills :attr:`result`, and returns the weights of the best plan."""
         ranks, folder = self._ranks, self._folder(trainer)
         space = ranks.from_zero(lambda: self._space(fits, recipe))
-        about = self._about(pl_module) | {"weights": _digest(self._weights)}
+        fit = digest(self._weights)
+        about = self._about(pl_module) | {"weights": fit}
         search = ranks.from_zero_only(
             lambda: Search(
                 space, recipe=recipe, path=folder / "trials.jsonl", about=about, **self._settings
             )
         )
-        kept: dict[int, Weights] = {}  # of trials that this process has fine-tuned
+        tuned = BestWeights(fit, folder)
         with search_progress(trainer, self._settings["trials"]) as show:
             while jobs := ranks.from_zero(lambda: search.ask()):
                 for start in range(0, len(jobs), ranks.size):
                     shared = jobs[start : start + ranks.size]
                     mine = shared[ranks.rank] if ranks.rank < len(shared) else None
-                    found = ranks.from_all(partial(self._measured, fits, mine, kept))
+                    found = ranks.from_all(partial(self._measured, fits, mine, tuned))
                     if ranks.rank == 0:
                         for job, (score, seconds) in zip(shared, found, strict=False):
                             search.tell(job, score, seconds)
                         show(search)
-                best = ranks.from_zero(lambda: search.best)
-                self._drop_all_but(best, kept, folder)
+                tuned.drop_all_but(ranks.from_zero(lambda: search.best))
         self.result = ranks.from_zero(lambda: search.result)
-        return self._best_weights(fits, kept, folder)
+        assert self._full_precision is not None
+        best, full_precision = self.best, self._full_precision
+        if best is None or best.finetuned is None:
+            return full_precision
+        seed = Job.seed_of("finetuned", best.number, self.seed)
+        again = partial(fits.finetuned, best.plan, full_precision, seed)
+        return tuned.of(best, ranks, lambda: again()[1])
 
     def _space(self, fits: InnerFits, recipe: BitPlan) -> Space:
         """The space of plans, from a validation under uniform plans."""
@@ -310,7 +315,7 @@ class BitSearch(Callback):
         return Space(sizes, self.bits, self.group, count=self.count, **splits)  # type: ignore
 
     def _measured(
-        self, fits: InnerFits, job: Job | None, kept: dict[int, Weights]
+        self, fits: InnerFits, job: Job | None, tuned: BestWeights
     ) -> tuple[float, float]:
         """The average score of a job over the checkpoints, and how long it took."""
         if job is None:
@@ -321,46 +326,11 @@ class BitSearch(Callback):
             if job.stage != "finetuned":
                 scores.append(fits.score(job.plan, weights, job.seed))
                 continue
-            score, tuned = fits.finetuned(job.plan, weights, job.seed)
+            score, fine = fits.finetuned(job.plan, weights, job.seed)
             scores.append(score)
             if place == 0:
-                kept[job.number] = tuned
+                tuned.keep(job.number, fine)
         return sum(scores) / len(scores), time.perf_counter() - start
-
-    # --- weights of the best plan -----------------------------------------------------------
-
-    def _drop_all_but(self, best: Trial | None, kept: dict[int, Weights], folder: Path) -> None:
-        """Keeps the weights of the best trial alone, in memory and in ``best.pt``."""
-        for number in [number for number in kept if best is None or number != best.number]:
-            del kept[number]
-        if best is not None and best.number in kept:
-            _save_whole(
-                {"plan": best.plan.to_dict(), "trial": best.number,
-                 "fit": _digest(self._weights), "state_dict": kept[best.number]},
-                folder / "best.pt",
-            )  # fmt: skip
-
-    def _best_weights(self, fits: InnerFits, kept: dict[int, Weights], folder: Path) -> Weights:
-        best, ranks = self.best, self._ranks
-        assert self._full_precision is not None
-        if best is None or best.finetuned is None:
-            return self._full_precision
-        number = best.number
-        having = ranks.from_all(lambda: number in kept)
-        if any(having):
-            return ranks.from_rank(having.index(True), lambda: kept[number])
-        return ranks.from_zero(lambda: self._weights_of(best, fits, folder))
-
-    def _weights_of(self, best: Trial, fits: InnerFits, folder: Path) -> Weights:
-        """Weights of a trial that an earlier process has fine-tuned: read, or made again."""
-        path = folder / "best.pt"
-        if path.exists():
-            saved = torch.load(path, weights_only=True)
-            if saved["trial"] == best.number and saved["fit"] == _digest(self._weights):
-                return saved["state_dict"]
-        assert self._full_precision is not None
-        seed = Job.seed_of("finetuned", best.number, self.seed)
-        return fits.finetuned(best.plan, self._full_precision, seed)[1]
 
     # --- before and after -------------------------------------------------------------------
 
@@ -436,31 +406,3 @@ class BitSearch(Callback):
     ) -> None:
         """Tells a fit that resumes from a test of the checkpoint."""
         self._resumed = trainer.state.fn == TrainerFn.FITTING
-
-
-def _weights_in(path: str) -> Weights:
-    """The weights in a checkpoint of Lightning's.
-
-    Raises:
-        ValueError: A file that has none.
-    """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"checkpoints: {path} is no checkpoint, it has no state_dict.")
-    return checkpoint["state_dict"]
-
-
-def _digest(weights: Sequence[Weights]) -> str:
-    """Tells weights from others."""
-    digest = hashlib.sha256()
-    for one in weights:
-        for name, value in one.items():
-            digest.update(name.encode())
-            plain = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(plain.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _save_whole(content: dict[str, Any], path: Path) -> None:
-    with replacing(path) as unfinished:
-        torch.save(content, unfinished)

@@ -63,9 +63,9 @@ class Quantize(Callback):
         packed: Whether bits are kept as bits. Input features that one layer reads are replaced
             by a :class:`~lit_gnncompress.storage.PackedTensor` in the datamodule's ``data`` after
             the first training step, and in a batch that comes a second time; layers send no
-            messages of E × F; and test and prediction keep hidden features packed, with the ranges of the
-            latest validation (the first batch finds them where there was none). What else reads
-            the inputs gets what their codes stand for.
+            messages of E × F; and test and prediction keep hidden features packed, with the
+            ranges of the latest validation (the first batch finds them where there was none).
+            What else reads the inputs gets what their codes stand for.
         verbose: Whether the ledger is printed after fit and test.
 
     Raises:
