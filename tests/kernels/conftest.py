@@ -167,6 +167,13 @@ def random_edges(num_targets, num_sources, degree=5, sorted_by_target=True, seed
     return Edges(rowptr, col, perm, num_sources)
 
 
+def random_cores(rows, columns, ranks, dtype=torch.float32, seed=0):
+    """The cores of a tensor train, whose inner ranks are given."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = zip(rows, (1, *ranks), columns, (*ranks, 1), strict=True)
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
 @pytest.fixture(params=[False, True], ids=["one range", "range by row"])
 def by_row(request):
     return request.param

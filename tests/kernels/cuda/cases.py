@@ -7,6 +7,7 @@ its own, because Triton wants to know how to run before it is imported, and does
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 import traceback
@@ -15,22 +16,24 @@ from typing import NamedTuple
 import torch
 
 from lit_gnncompress.kernels.layout import row_bytes
-from tests.kernels.conftest import random_edges, random_packed, strided
+from tests.kernels.conftest import random_cores, random_edges, random_packed, strided
 
 BITS = range(1, 9)
+_ROUNDING = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
 
 
 class Case(NamedTuple):
     """One call of an operation.
 
     ``split`` is how many edges a program reduces at most; ``exact`` asks for the same bits, else
-    sums may be taken in another order.
+    sums may be taken in another order. ``deterministic`` is what torch is told to be.
     """
 
     label: str
     args: tuple
     split: int = 1024
     exact: bool = False
+    deterministic: bool = False
 
 
 def matrices(sizes):
@@ -231,6 +234,61 @@ def attention_aggregate(settings):
                 yield Case(f"{setting}, {alpha_range}, {renormalize=}", args, setting.split)
 
 
+class Train(NamedTuple):
+    """The cores of a tensor train and how many rows are looked up; half of them are the same."""
+
+    rows: tuple
+    columns: tuple
+    ranks: tuple
+    count: int
+    dtype: torch.dtype = torch.float32
+    split: int = 1024
+
+    @property
+    def cores(self):
+        return random_cores(self.rows, self.columns, self.ranks, self.dtype)
+
+    @property
+    def indices(self):
+        indices = torch.randint(0, math.prod(self.rows), (self.count,))
+        indices[: self.count // 2] = indices[:1]
+        return indices
+
+
+TRAINS = [
+    Train((7, 9), (3, 5), (4,), 20),
+    Train((3, 4, 5), (2, 3, 2), (2, 3), 50, split=8),
+    Train((3, 30, 40), (4, 4, 4), (8, 8), 40, split=1),  # pairs by row, in two parts
+    Train((3, 2, 4, 2), (2, 1, 3, 2), (2, 3, 4), 30, torch.bfloat16),
+    Train((40, 30, 20, 30), (1, 2, 2, 1), (1, 3, 2), 9, torch.float16),
+    Train((3, 4, 5), (2, 3, 2), (2, 3), 9, torch.float64),
+    Train((3, 4, 5), (2, 3, 2), (2, 3), 0),
+]
+LARGE_TRAINS = [
+    Train((1000, 1000), (8, 8), (16,), 5000),
+    Train((100, 100, 100), (4, 4, 4), (16, 16), 65_536),
+    Train((200, 220, 250), (4, 4, 4), (32, 32), 10_240),
+    Train((30, 40, 30, 40), (2, 4, 4, 2), (8, 16, 8), 20_000),
+]
+
+
+def tt_lookup(trains):
+    for place, train in enumerate(trains):
+        indices = train.indices.int() if place % 2 else train.indices.view(1, -1)
+        yield Case(f"{train}", (indices, train.cores, True), train.split)
+        yield Case(f"{train}, nothing kept", (indices, train.cores, False), train.split)
+
+
+def tt_lookup_backward(trains):
+    from lit_gnncompress.kernels.reference.tt_lookup import tt_lookup
+
+    for train in trains:
+        out, *order = tt_lookup(train.indices, train.cores, True)
+        args = torch.randn_like(out), train.cores, *order
+        yield Case(f"{train}", args, train.split)
+        yield Case(f"{train}, deterministic", args, train.split, deterministic=True)
+
+
 OF_ROWS = [
     pack_bits,
     unpack_bits,
@@ -241,13 +299,16 @@ OF_ROWS = [
     packed_linear_int8,
 ]
 OF_EDGES = [aggregate, edge_dot, packed_aggregate, attention_aggregate, packed_attention_aggregate]
-OPERATIONS = {make.__name__: make for make in OF_ROWS + OF_EDGES}
+OF_TENSOR_TRAINS = [tt_lookup, tt_lookup_backward]
+OPERATIONS = {make.__name__: make for make in OF_ROWS + OF_EDGES + OF_TENSOR_TRAINS}
 
 
 def cases(operation, large=False):
     """All cases of an operation; ``large`` ones are for a GPU."""
     torch.manual_seed(0)
     make = OPERATIONS[operation]
+    if make in OF_TENSOR_TRAINS:
+        return make(LARGE_TRAINS if large else TRAINS)
     if make in OF_ROWS:
         return make([(3000, 257), (20_001, 64)] if large else SIZES)
     large_settings = [Setting(900, 800, 0, 257), Setting(500, 2000, 8, 8), Setting(5000, 90, 2, 64)]
@@ -261,13 +322,17 @@ def implementation(folder, operation):
 
 def launch(operation, case, device="cpu"):
     """Calls Triton's implementation."""
-    from lit_gnncompress.kernels.cuda import spans
+    from lit_gnncompress.kernels.cuda import spans, tt_lookup
 
-    usual, spans.SPLIT = spans.SPLIT, case.split
+    usual = spans.SPLIT, tt_lookup.STEP
+    spans.SPLIT, tt_lookup.STEP = case.split, 32 * case.split
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(case.deterministic)
     try:
         return implementation("cuda", operation)(*moved(case.args, device))
     finally:
-        spans.SPLIT = usual
+        spans.SPLIT, tt_lookup.STEP = usual
+        torch.use_deterministic_algorithms(False)
 
 
 def compare(operation, case, device="cpu"):
@@ -278,14 +343,17 @@ def compare(operation, case, device="cpu"):
         expected, found = (expected,), (found,)
     for one, other in zip(expected, found, strict=True):
         largest = one.nan_to_num().abs().max().item() if one.numel() else 0.0
-        tolerance = 0.0 if case.exact else 1e-5
+        tolerance = 0.0 if case.exact else _ROUNDING.get(one.dtype, 1e-5)
         torch.testing.assert_close(
             other, one, rtol=tolerance, atol=tolerance * largest, equal_nan=True
         )
 
 
 def moved(args, device):
-    return tuple(a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+    def move(a):
+        return [b.to(device) for b in a] if isinstance(a, list) else a.to(device)
+
+    return tuple(move(a) if isinstance(a, torch.Tensor | list) else a for a in args)
 
 
 def compile_offline(operation):
@@ -344,7 +412,7 @@ def main(how, operation):
             assert asm["cubin"][:4] == b"\x7fELF"
             assert ".target sm_90" in asm["ptx"]
         print(f"{len(binaries)} kernels compiled for sm_90")
-        return len(binaries) < len(BITS)
+        return len(binaries) < (1 if OPERATIONS[operation] in OF_TENSOR_TRAINS else len(BITS))
     assert how == "interpret"
     assert os.environ["TRITON_INTERPRET"] == "1"
     found, count = failures(operation)
