@@ -1,4 +1,6 @@
-"""Small graph neural networks: features and attention in 1 to 8 bits, as Lightning callbacks.
+"""Graph neural networks and recommenders made small, as Lightning callbacks.
+
+Features and attention in 1 to 8 bits (SGQuant); embedding tables as tensor trains (TT-Rec, Nimble).
 
 Names are imported where they are first used, so that ``import lit_gnncompress`` stays quick.
 """
@@ -11,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lit_gnncompress.callbacks import BitSearch
     from lit_gnncompress.compare import compare_by_seed
+    from lit_gnncompress.embedding import (
+        NodeOrder,
+        PartitionEmbedding,
+        TTEmbedding,
+        hierarchical_order,
+    )
     from lit_gnncompress.plan import BitPlan, Site
     from lit_gnncompress.quantization import (
         Quantization,
@@ -39,13 +47,17 @@ _HOMES = {
     "BitSearch": "callbacks",
     "Comparison": "results",
     "Ledger": "storage",
+    "NodeOrder": "embedding",
     "PackedFeatureStore": "storage",
     "PackedTensor": "storage",
+    "PartitionEmbedding": "embedding",
     "Quantization": "quantization",
     "Quantizer": "quantization",
     "Site": "plan",
+    "TTEmbedding": "embedding",
     "compare_by_seed": "compare",
     "find_sites": "quantization",
+    "hierarchical_order": "embedding",
     "ledger_of": "storage",
     "load_compressed": "storage",
     "open_features": "storage",
@@ -61,13 +73,17 @@ __all__ = [
     "BitSearch",
     "Comparison",
     "Ledger",
+    "NodeOrder",
     "PackedFeatureStore",
     "PackedTensor",
+    "PartitionEmbedding",
     "Quantization",
     "Quantizer",
     "Site",
+    "TTEmbedding",
     "compare_by_seed",
     "find_sites",
+    "hierarchical_order",
     "ledger_of",
     "load_compressed",
     "open_features",

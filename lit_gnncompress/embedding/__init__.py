@@ -1,0 +1,65 @@
+"""Small tables: tensor trains, part vectors, and the order of their rows.
+
+Names are imported where they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_gnncompress.embedding.choosing import choose_shape
+    from lit_gnncompress.embedding.cores import initial_cores
+    from lit_gnncompress.embedding.decomposition import tt_svd
+    from lit_gnncompress.embedding.factors import (
+        TTShape,
+        balanced_columns,
+        balanced_rows,
+        graph_rows,
+    )
+    from lit_gnncompress.embedding.node_order import NodeOrder
+    from lit_gnncompress.embedding.ordering import hierarchical_order
+    from lit_gnncompress.embedding.partition import PartitionEmbedding
+    from lit_gnncompress.embedding.quantized_cores import QuantizedTTEmbedding
+    from lit_gnncompress.embedding.tensor_train import TTEmbedding
+
+_HOMES = {
+    "NodeOrder": "node_order",
+    "PartitionEmbedding": "partition",
+    "QuantizedTTEmbedding": "quantized_cores",
+    "TTEmbedding": "tensor_train",
+    "TTShape": "factors",
+    "balanced_columns": "factors",
+    "balanced_rows": "factors",
+    "choose_shape": "choosing",
+    "graph_rows": "factors",
+    "hierarchical_order": "ordering",
+    "initial_cores": "cores",
+    "tt_svd": "decomposition",
+}
+
+__all__ = [
+    "NodeOrder",
+    "PartitionEmbedding",
+    "QuantizedTTEmbedding",
+    "TTEmbedding",
+    "TTShape",
+    "balanced_columns",
+    "balanced_rows",
+    "choose_shape",
+    "graph_rows",
+    "hierarchical_order",
+    "initial_cores",
+    "tt_svd",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
