@@ -19,6 +19,9 @@ NAMES = (
     "overhead",
     "search",
     "table3",
+    "tt_gnn",
+    "tt_lookup",
+    "tt_recommender",
 )
 
 

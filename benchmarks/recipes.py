@@ -89,8 +89,8 @@ def build(
     quantize = Quantize(
         by_hand if plan is None else plan,
         granularity=granularity,  # type: ignore[arg-type]
-        # Computers' neighbourhoods are large, and coefficients small beside a lone neighbour's 1.
-        attention_granularity="node" if dataset == "Computers" else "bucket",
+        # Where neighbourhoods are large, coefficients are small beside a lone neighbour's 1.
+        attention_granularity="bucket" if dataset in ("Cora", "CiteSeer") else "node",
         packed=packed,
         verbose=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import logging
 import pickle
@@ -54,10 +55,12 @@ class SaveConfigBesideLogs(SaveConfigCallback):
 class CompressCLI(LightningCLI):
     """LightningCLI that trains a NodeClassifier on a GraphDataModule unless told otherwise.
 
-    Where the model takes ``in_channels`` and ``num_classes``, they come from the data.
+    Where the model takes sizes that the data know (``in_channels``, ``num_classes``, ``num_nodes``,
+    ``num_users``, ``num_items``), they come from these.
     """
 
     def __init__(self, args: list[str] | dict[str, Any] | None = None, run: bool = True) -> None:
+        self._given = sys.argv[1:] if args is None else args
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -73,16 +76,36 @@ class CompressCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what the data know to what the model needs."""
-        parser.set_defaults(
-            {
-                "model": {"class_path": "lit_gnncompress.models.NodeClassifier"},
-                "data": {"class_path": "lit_gnncompress.data.GraphDataModule"},
-            }
-        )
-        for of_data, of_model in (("num_features", "in_channels"), ("num_classes", "num_classes")):
+        for key, default in (("model", "models.NodeClassifier"), ("data", "data.GraphDataModule")):
+            # Another class would inherit the default one's arguments of the same names.
+            if not _names_class(self._given, key):
+                parser.set_defaults({key: {"class_path": f"lit_gnncompress.{default}"}})
+        for of_data, of_model in (
+            ("num_features", "in_channels"),
+            ("num_classes", "num_classes"),
+            ("num_nodes", "num_nodes"),
+            ("num_users", "num_users"),
+            ("num_items", "num_items"),
+        ):
             parser.link_arguments(
                 f"data.{of_data}", f"model.init_args.{of_model}", apply_on="instantiate"
             )
+
+
+def _names_class(given: list[str] | dict[str, Any], key: str) -> bool:
+    """Whether a command line, or a configuration that it names, says which class to take."""
+    documents: list[Any] = [given] if isinstance(given, dict) else []
+    if not isinstance(given, dict):
+        for argument, following in zip(given, [*given[1:], ""], strict=True):
+            name, _, value = argument.partition("=")
+            if name in (f"--{key}", f"--{key}.class_path"):
+                return True
+            path = Path(value or following)
+            if name in ("--config", "-c") and path.is_file():
+                with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # the parser says so
+                    documents.append(yaml.safe_load(path.read_text(encoding="utf-8")))
+    values = [document.get(key) for document in documents if isinstance(document, dict)]
+    return any(isinstance(v, str) or (isinstance(v, dict) and "class_path" in v) for v in values)
 
 
 def main(args: list[str] | None = None) -> None:

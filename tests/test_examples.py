@@ -64,3 +64,22 @@ def test_plans_of_the_readme():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     plans = [BitPlan.from_dict(yaml.safe_load(block)["plan"]) for block in blocks]
     assert [plan.num_buckets for plan in plans] == [3]
+
+
+def test_tt_node_embedding(tmp_path):
+    config = ("--config", str(ROOT / "examples/tt_node_embedding.yaml"))
+    main = ("-m", "lit_gnncompress")
+    done = run(*main, "fit", *config, "--trainer.max_epochs=30", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Embedding tables as tensor trains" in done.stdout
+    (checkpoint,) = tmp_path.glob("runs/tt_node_embedding/**/*.ckpt")
+    done = run(*main, "test", *config, f"--ckpt_path={checkpoint}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"test_acc\D*(0\.\d+)", done.stdout)[1]) > 0.7
+
+
+def test_tt_recommender(tmp_path):
+    config = ("--config", str(ROOT / "examples/tt_recommender.yaml"))
+    done = run("-m", "lit_gnncompress", "fit", *config, "--trainer.max_epochs=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "19.7×" in done.stdout

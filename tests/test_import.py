@@ -4,7 +4,16 @@ import sys
 
 import lit_gnncompress
 
-HEAVY = ["torch_geometric", "matplotlib", "sklearn", "scipy.stats", "jsonargparse", "rich"]
+HEAVY = [
+    "torch_geometric",
+    "pymetis",
+    "numba",
+    "matplotlib",
+    "sklearn",
+    "scipy.stats",
+    "jsonargparse",
+    "rich",
+]
 
 
 def test_import_is_light():
@@ -28,6 +37,6 @@ def test_every_public_name_is_there():
 def test_the_callbacks_are_there():
     from lit_gnncompress import callbacks
 
-    names = ["BitSearch", "CompressActivations", "QuantizationFinetuning", "Quantize"]
+    names = ["BitSearch", "CompressActivations", "QuantizationFinetuning", "Quantize", "Tensorize"]
     assert sorted(callbacks.__all__) == names
     assert all(hasattr(callbacks, name) for name in callbacks.__all__)

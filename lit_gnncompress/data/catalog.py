@@ -13,6 +13,11 @@ from lit_gnncompress.data.digits import digits_graph
 from lit_gnncompress.data.folders import Folders
 from lit_gnncompress.data.open_graph_benchmark import load_ogb
 from lit_gnncompress.data.pyg_datasets import load_pyg
+from lit_gnncompress.data.structure import (
+    load_facebook100,
+    load_npz_structure,
+    load_prone_dblp,
+)
 
 _FAMILIES = {
     "Planetoid": ("Cora", "CiteSeer", "PubMed"),
@@ -36,6 +41,19 @@ _CATALOG: dict[str, Callable[[Folders], Data]] = {
     "Reddit": partial(load_pyg, "Reddit", None),
     "ogbn-arxiv": partial(load_ogb, "ogbn-arxiv"),
     "ogbn-products": partial(load_ogb, "ogbn-products"),
+    "Cornell5": partial(load_facebook100, "Cornell5"),
+    "ProNE-DBLP": load_prone_dblp,
+}
+
+_STRUCTURES: dict[str, Callable[[Folders], Data | None]] = {
+    name if family != "CitationFull" else f"CitationFull-{name}": partial(
+        load_npz_structure, family, name
+    )
+    for family, names in (
+        *((family, _FAMILIES[family]) for family in ("Amazon", "Coauthor")),
+        ("CitationFull", _CITATION_FULL),
+    )
+    for name in names
 }
 
 
@@ -70,6 +88,7 @@ def load_graph(
     name: str,
     root: str | os.PathLike[str] | None = None,
     processed_dir: str | os.PathLike[str] | None = None,
+    features: bool = True,
 ) -> Data:
     """Load a graph by name as its source publishes it.
 
@@ -87,6 +106,9 @@ splits | yandex-research/heterophilous-graphs (MIT) |
     | ``Reddit`` | posts, public split | GraphSAGE, by way of data.dgl.ai (no licence stated) |
     | ``ogbn-arxiv`` (ODC-BY), ``ogbn-products`` (Amazon licence) | public split | \
 ogb.stanford.edu, by way of the optional package ``ogb`` |
+    | ``Cornell5`` | friendships, classified by gender, no features, no split | Facebook100, by \
+way of CUAI/Non-Homophily-Large-Scale (no licence stated) |
+    | ``ProNE-DBLP`` | citations, no features, no split | THUDM/ProNE (MIT) |
 
     Args:
         name: One of ``available_graphs``, in any case.
@@ -97,14 +119,25 @@ ogb.stanford.edu, by way of the optional package ``ogb`` |
         processed_dir: Folder of processed files, ``None`` for
             ``~/.cache/lit_gnncompress/processed``; ``root`` itself is never written to unless
             raw files are missing.
+        features: Whether the graph has ``x``. Without, large ones are not even read where the
+            raw file is at hand.
 
     Returns:
-        A graph with ``x`` ``(num_nodes, num_features)`` float32, ``edge_index``
-        ``(2, num_edges)`` int64, ``y`` ``(num_nodes,)`` int64 and the published masks, if any.
+        A graph with ``x`` ``(num_nodes, num_features)`` float32 (where there are features, and
+        they are wanted), ``edge_index`` ``(2, num_edges)`` int64, ``y`` ``(num_nodes,)`` int64
+        (-1 where unknown) and the published masks, if any.
 
     Raises:
         ValueError: If no graph has that name.
         ModuleNotFoundError: If the package that reads the graph is not installed.
         OSError: If files are missing and cannot be downloaded, or cannot be written.
     """
-    return _CATALOG[canonical_name(name)](Folders.resolve(root, processed_dir))
+    name, folders = canonical_name(name), Folders.resolve(root, processed_dir)
+    if features:
+        return _CATALOG[name](folders)
+    data = _STRUCTURES[name](folders) if name in _STRUCTURES else None
+    if data is None:
+        data = _CATALOG[name](folders)
+        data.num_nodes = data.num_nodes  # known by the features until now
+        data.pop("x", None)
+    return data

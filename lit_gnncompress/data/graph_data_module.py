@@ -44,11 +44,16 @@ class GraphDataModule(L.LightningDataModule):
             ``loader="neighbor"``, in every stage.
         batch_size: Nodes to classify in a batch, for ``loader="neighbor"``.
         num_workers: Processes that sample, for ``loader="neighbor"``.
-        split: Number of the published split; ``"random"`` draws one with ``split_seed``;
-            ``None`` takes the first published one, or draws one where none is published.
-        split_seed: Seed of a random split; a published split does not depend on it.
-        num_train_per_class: Training nodes of each class of a random split.
-        num_val_per_class: Validation nodes of each class of a random split; all others test.
+        split: Number of the published split; ``"random"`` draws as many nodes of each class,
+            ``"shares"`` shares of all; ``None`` takes the first published one, or ``"random"``
+            where none is published.
+        split_seed: Seed of a drawn split; a published split does not depend on it.
+        num_train_per_class: Training nodes of each class, for ``split="random"``.
+        num_val_per_class: Validation nodes of each class, likewise; all others test.
+        train_share: Training nodes as a share of the labelled ones, for ``split="shares"``.
+        val_share: Validation nodes, likewise; all others test.
+        features: Whether the graph has features, if there are any. Without, nodes need trainable
+            vectors: see :class:`~lit_gnncompress.models.NodeClassifier`.
         normalize_features: Divide each row of ``x`` by its sum. Features with negative entries
             (``Reddit``, ``ogbn-*``, some heterophilous sets) are left as they are.
 
@@ -66,11 +71,14 @@ class GraphDataModule(L.LightningDataModule):
         num_neighbors: Sequence[int] = (10, 10),
         batch_size: int = 1024,
         num_workers: int = 0,
-        split: int | Literal["random"] | None = None,
+        split: int | Literal["random", "shares"] | None = None,
         split_seed: int = 0,
         num_train_per_class: int = 20,
         num_val_per_class: int = 30,
         normalize_features: bool = True,
+        features: bool = True,
+        train_share: float = 0.1,
+        val_share: float = 0.1,
     ) -> None:
         super().__init__()
         if loader not in ("full", "neighbor"):
@@ -93,7 +101,9 @@ class GraphDataModule(L.LightningDataModule):
         self.split, self.split_seed = split, split_seed
         self.num_train_per_class = num_train_per_class
         self.num_val_per_class = num_val_per_class
+        self.train_share, self.val_share = train_share, val_share
         self.normalize_features = normalize_features
+        self.features = features
         self._data: Data | None = None
         self._moved: tuple[torch.device, Data] | None = None
 
@@ -108,11 +118,17 @@ class GraphDataModule(L.LightningDataModule):
     def data(self) -> Data:
         """The graph, with ``deg``, ``train_mask``, ``val_mask`` and ``test_mask``, on the CPU."""
         if self._data is None:
-            data = load_graph(self.graph_name, self.root, self.processed_dir)
+            data = load_graph(self.graph_name, self.root, self.processed_dir, self.features)
             apply_split(
-                data, self.split, self.split_seed, self.num_train_per_class, self.num_val_per_class
+                data,
+                self.split,
+                self.split_seed,
+                self.num_train_per_class,
+                self.num_val_per_class,
+                self.train_share,
+                self.val_share,
             )
-            if self.normalize_features:
+            if self.normalize_features and "x" in data:
                 data.x = normalize_rows(data.x)
             data.deg = degree(data.edge_index[1], data.num_nodes, dtype=torch.long)
             self._data = data
@@ -120,8 +136,13 @@ class GraphDataModule(L.LightningDataModule):
 
     @property
     def num_features(self) -> int:
-        """Width of ``data.x``."""
+        """Width of ``data.x``; 0 where there are no features."""
         return self.data.num_features
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes."""
+        return int(self.data.num_nodes)
 
     @property
     def num_classes(self) -> int:
@@ -173,7 +194,7 @@ class GraphDataModule(L.LightningDataModule):
         """
         if self._data is None or batch is not self._data:
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        if batch.x.device == device:
+        if batch.edge_index.device == device:
             return batch
         if self._moved is None or self._moved[0] != device:
             # `Data.to` works in place: without the copy, `data` itself would leave the CPU.

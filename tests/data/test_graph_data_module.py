@@ -86,6 +86,20 @@ def test_random_split_follows_its_arguments():
     assert masks[0].sum() == 50
 
 
+def test_shares_follow_their_arguments():
+    data = GraphDataModule(split="shares", split_seed=2, train_share=0.2, val_share=0.3).data
+    sizes = [int(data[f"{part}_mask"].sum()) for part in ("train", "val", "test")]
+    assert sizes == [359, 539, 899]
+
+
+def test_a_graph_without_features_moves_to_a_device_once_too():
+    module = GraphDataModule(features=False)
+    device = torch.device("meta")
+    moved = [module.transfer_batch_to_device(module.data, device, 0) for _ in range(2)]
+    assert moved[0] is moved[1]
+    assert module.transfer_batch_to_device(module.data, torch.device("cpu"), 0) is module.data
+
+
 def test_rows_are_normalised_unless_told_otherwise():
     ones = torch.ones(1797)
     assert torch.allclose(GraphDataModule().data.x.sum(1), ones)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from lit_gnncompress.data import apply_split, random_split
+from lit_gnncompress.data import apply_split, random_split, share_split
 
 CLASSES = torch.arange(4).repeat(100)
 
@@ -61,3 +61,24 @@ def test_published_split_can_be_replaced_by_a_random_one():
 def test_unpublished_split_is_refused(data, known):
     with pytest.raises(ValueError, match=rf"split=3 is not among .*\({known}\).*'random'"):
         apply_split(data, 3)
+
+
+def test_shares_are_of_labelled_nodes_whatever_their_classes():
+    y = torch.cat([torch.full((50,), -1), torch.zeros(199, dtype=torch.long), torch.ones(1)]).long()
+    train, val, test = share_split(y, seed=1, train_share=0.2, val_share=0.3)
+    assert [int(mask.sum()) for mask in (train, val, test)] == [40, 60, 100]
+    assert torch.equal(train.int() + val.int() + test.int(), (y >= 0).int())
+    assert torch.equal(share_split(y, seed=1, train_share=0.2, val_share=0.3)[0], train)
+    assert not torch.equal(share_split(y, seed=2, train_share=0.2, val_share=0.3)[0], train)
+
+
+def test_shares_replace_a_published_split():
+    data = apply_split(many_splits(), "shares", seed=3, train_share=0.05, val_share=0.5)
+    assert torch.equal(data.train_mask, share_split(CLASSES, 3, 0.05, 0.5)[0])
+    assert [int(data[f"{part}_mask"].sum()) for part in ("train", "val", "test")] == [20, 200, 180]
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.1), (0.5, 0.5), (0.1, 0.0)])
+def test_shares_that_leave_a_part_empty_are_refused(shares):
+    with pytest.raises(ValueError, match="of 400 labelled nodes leave a part empty"):
+        share_split(CLASSES, 0, *shares)

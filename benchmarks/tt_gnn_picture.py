@@ -1,0 +1,94 @@
+"""Accuracy against reduction, a field per graph and model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.output import Row
+from lit_gnncompress.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_KINDS = {  # how a method is told from others: its name begins so, its orders, colour, marker
+    "TT, nodes in random order": ("TT rank", ("random",), "#a8b3bf", "v"),
+    "TT, flat METIS": ("TT rank", ("flat_metis",), "#4f86b5", "s"),
+    "TT, recursive METIS": ("TT rank", ("metis",), "#d1603d", "o"),
+    "TT + vectors of parts": ("TT + parts", ("metis",), "#8c4a9e", "D"),
+    "vectors of parts": ("vectors of parts", ("metis",), "#5a9367", "^"),
+}
+_FULL = "#333333"
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Draws all rows, with 95 % intervals and the full table as a line, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    size = (3.4 * len(datasets), 3.2 * len(models) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    fields = figure.subplots(len(models), len(datasets), squeeze=False)
+    for line, model in zip(fields, models, strict=True):
+        for axes, dataset in zip(line, datasets, strict=True):
+            own = [r for r in rows if (r["dataset"], r["model"]) == (dataset, model)]
+            _plot_field(axes, own)
+            axes.set_title(f"{dataset}, {model.upper()}")
+    for axes in fields[-1]:
+        axes.set_xlabel("times fewer parameters")
+    for axes in fields[:, 0]:
+        axes.set_ylabel("test accuracy, %")
+    labels = {
+        t: h for f in figure.axes for h, t in zip(*f.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(labels.values()),
+        list(labels),
+        loc="outside lower center",
+        ncols=min(4, len(datasets)),
+        frameon=False,
+    )
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")
+
+
+def _plot_field(axes: Axes, rows: list[Row]) -> None:
+    if not rows:
+        axes.set_axis_off()
+        return
+    axes.axhline(rows[0]["full_acc"], color=_FULL, linewidth=1.2, label="full table")
+    half_width = rows[0]["full_acc_ci95"]
+    if half_width is not None:
+        low, high = rows[0]["full_acc"] - half_width, rows[0]["full_acc"] + half_width
+        axes.axhspan(low, high, color=_FULL, alpha=0.08, linewidth=0)
+    for label, (begins, orders, color, marker) in _KINDS.items():
+        for start, fill in (("random", color), ("structure", "white")):
+            own = sorted(
+                (
+                    row
+                    for row in rows
+                    if row["method"].startswith(begins)
+                    and row["order"] in orders
+                    and row["start"] == start
+                ),
+                key=lambda row: row["reduction"],
+            )
+            if own:
+                axes.errorbar(
+                    [row["reduction"] for row in own],
+                    [row["tt_acc"] for row in own],
+                    [row["tt_acc_ci95"] or 0 for row in own],
+                    fmt=marker,
+                    color=color,
+                    markerfacecolor=fill,
+                    markersize=5,
+                    elinewidth=1,
+                    capsize=2,
+                    label=label if start == "random" else f"{label}, start by structure",
+                )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,406 @@
+import copy
+import pickle
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch_geometric.nn import SAGEConv
+from torch_geometric.utils import to_torch_csr_tensor
+
+from lit_gnncompress import BitPlan
+from lit_gnncompress.callbacks import QuantizationFinetuning, Quantize, Tensorize
+from lit_gnncompress.data.full_graph_loader import FullGraphLoader
+from lit_gnncompress.embedding import NodeOrder, TTEmbedding, hierarchical_order
+from tests.callbacks.tiny import make_graph, make_trainer, same, weights_of
+
+NODES, WIDTH, ROWS = 60, 8, (5, 3, 5)
+
+
+class Graphs(L.LightningDataModule):
+    """A random graph, under the name that the callback looks for."""
+
+    def __init__(self, data=None):
+        super().__init__()
+        self.data = make_graph(NODES) if data is None else data
+
+    def loader(self):
+        return FullGraphLoader(self.data)
+
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
+
+
+class Vectors(L.LightningModule):
+    """Classifies nodes by trainable vectors; ``other`` is a second table."""
+
+    def __init__(self, embedding=None, lr=0.02):
+        super().__init__()
+        self.net = nn.Module()
+        self.net.embedding = nn.Embedding(NODES, WIDTH) if embedding is None else embedding
+        self.other = nn.Embedding(NODES, WIDTH)
+        self.conv = SAGEConv(2 * WIDTH, 3)
+        self.lr = lr
+
+    def forward(self, batch):
+        ids = torch.arange(batch.num_nodes)
+        x = torch.cat([self.net.embedding(ids), self.other(ids)], dim=1)
+        return self.conv(x, batch.edge_index)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch), batch.y)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", F.cross_entropy(self(batch), batch.y), batch_size=1)
+
+    def test_step(self, batch, batch_idx):
+        self.log("test_loss", F.cross_entropy(self(batch), batch.y), batch_size=1)
+
+    def predict_step(self, batch, batch_idx):
+        return self(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+def make_module(seed=0, **arguments):
+    torch.manual_seed(seed)
+    return Vectors(**arguments)
+
+
+def tensorize(modules=("embedding",), rank=2, rows=ROWS, verbose=False, **arguments):
+    return Tensorize(list(modules), rank=rank, rows=rows, verbose=verbose, **arguments)
+
+
+def fit(module, *callbacks, data=None, max_epochs=2, **arguments):
+    trainer = make_trainer(*callbacks, max_epochs=max_epochs)
+    trainer.fit(module, datamodule=Graphs() if data is None else data, **arguments)
+    return trainer
+
+
+# --- what is replaced -----------------------------------------------------------------------------
+
+
+def test_the_named_table_becomes_a_tensor_train_that_is_trained():
+    callback, module = tensorize(), make_module()
+    before = weights_of(module)
+    fit(module, callback, max_epochs=1)
+    table = module.net.embedding
+    assert isinstance(table, TTEmbedding)
+    assert type(module.other) is nn.Embedding
+    assert table.shape.rows == ROWS
+    (kept,) = callback.tables
+    assert (kept.name, kept.order, kept.ranks) == ("net.embedding", "metis", (2, 2))
+    assert kept.reduction == NODES * WIDTH / sum(p.numel() for p in table.parameters())
+    fresh = make_module()
+    callback.replace(fresh, make_graph(NODES))
+    assert not same(weights_of(module), weights_of(fresh))
+    assert not torch.equal(module.other.weight, before["other.weight"])
+
+
+def test_the_optimizer_holds_the_cores_and_not_the_table():
+    module = make_module()
+    trainer = fit(module, tensorize(), max_epochs=1)
+    held = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert held == {id(p) for p in module.parameters()}
+
+
+def test_an_optimizer_made_too_early_is_refused():
+    module = make_module()
+    early = torch.optim.Adam(module.parameters())
+    module.configure_optimizers = lambda: early
+    with pytest.raises(MisconfigurationException, match="in configure_optimizers"):
+        fit(module, tensorize())
+
+
+@pytest.mark.parametrize(
+    ("patterns", "replaced"),
+    [
+        (["net.embedding"], ["net.embedding"]),
+        (["*"], ["net.embedding", "other"]),
+        (["other", "embedding"], ["other", "net.embedding"]),
+    ],
+)
+def test_names_tails_and_globs(patterns, replaced):
+    callback = tensorize(patterns)
+    callback.replace(make_module(), make_graph(NODES))
+    assert [table.name for table in callback.tables] == replaced
+
+
+def test_what_belongs_to_the_table_stays():
+    table = nn.Embedding(NODES, WIDTH, padding_idx=3, dtype=torch.float64)
+    table.requires_grad_(False).eval()
+    module = make_module(embedding=table)
+    tensorize().replace(module, make_graph(NODES))
+    cores = module.net.embedding
+    assert cores.padding_idx == 3
+    assert not cores.training
+    assert {(p.dtype, p.requires_grad) for p in cores.parameters()} == {(torch.float64, False)}
+
+
+def test_a_shared_table_stays_shared():
+    module = make_module()
+    module.other.weight = module.net.embedding.weight
+    callback = tensorize()
+    callback.replace(module, make_graph(NODES))
+    assert module.other is module.net.embedding
+    assert len(callback.tables) == 1
+
+
+def test_rows_follow_the_graph():
+    module, graph = make_module(), make_graph(NODES)
+    tensorize(seed=3).replace(module, graph)
+    order = hierarchical_order(graph.edge_index, NODES, ROWS, seed=3)
+    assert torch.equal(module.net.embedding.row_order.place.long(), order.place)
+
+
+def test_a_sparse_adjacency_is_a_graph_too():
+    graph = make_graph(NODES)
+    adjacency = to_torch_csr_tensor(graph.edge_index.flip(0), size=(NODES, NODES))
+    by_edges, by_adjacency = make_module(), make_module()
+    tensorize().replace(by_edges, graph)
+    graph.adj_t = adjacency
+    del graph.edge_index
+    tensorize().replace(by_adjacency, graph)
+    places = [m.net.embedding.row_order.place for m in (by_edges, by_adjacency)]
+    assert torch.equal(*places)
+
+
+@pytest.mark.parametrize("order", ["random", "none"])
+def test_orders_that_need_no_graph(order):
+    module = make_module()
+    tensorize(order=order).replace(module)
+    assert isinstance(module.net.embedding, TTEmbedding)
+    assert (module.net.embedding.row_order is None) == (order == "none")
+
+
+def test_an_order_made_before_brings_its_factors():
+    order = hierarchical_order(make_graph(NODES).edge_index, NODES, (4, 3, 6))
+    module, callback = make_module(), tensorize(order=order, rows=None)
+    callback.replace(module)
+    assert callback.tables[0].rows == (4, 3, 6)
+    assert isinstance(order, NodeOrder)
+
+
+def test_edges_can_be_given_by_hand():
+    graph, module = make_graph(NODES), make_module()
+    trainer = make_trainer(tensorize(edge_index=graph.edge_index))
+    trainer.fit(module, FullGraphLoader(graph))
+    assert isinstance(module.net.embedding, TTEmbedding)
+
+
+def test_compression_is_reached_by_larger_parts_where_it_must():
+    module = L.LightningModule()
+    module.table = nn.Embedding(2000, 16)
+    edges = torch.stack([torch.arange(2000), torch.arange(2000).roll(1)])
+    for compression in (10, 200):
+        own = copy.deepcopy(module)
+        callback = Tensorize(["table"], compression=compression, edge_index=edges)
+        callback.replace(own)
+        assert callback.tables[0].reduction >= compression
+
+
+# --- where cores start ----------------------------------------------------------------------------
+
+
+def test_a_fresh_start_is_as_large_as_the_table_was():
+    module = make_module(embedding=nn.Embedding(NODES, WIDTH))
+    with torch.no_grad():
+        module.net.embedding.weight.mul_(0.01)
+    spread = module.net.embedding.weight.square().mean().sqrt()
+    tensorize(rank=8).replace(module, make_graph(NODES))
+    rows = module.net.embedding.full_weight()
+    assert 0.7 < rows.square().mean().sqrt() / spread < 1.4
+
+
+def test_a_start_from_the_table_is_the_nearest_tensor_train():
+    module = make_module()
+    table = module.net.embedding.weight.detach().clone()
+    exact, rough = (tensorize(rank=rank, start="table") for rank in (64, 2))
+    exact.replace(module, make_graph(NODES))
+    torch.testing.assert_close(module.net.embedding.full_weight(), table, atol=1e-5, rtol=1e-5)
+    assert exact.tables[0].error < 1e-5
+    rough.replace(make_module(), make_graph(NODES))
+    assert 0.1 < rough.tables[0].error < 1
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def test_a_resumed_fit_goes_on_where_it_was(tmp_path):
+    straight = make_module()
+    fit(straight, tensorize(), max_epochs=4)
+    first = make_module()
+    trainer = fit(first, tensorize(), max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    second = make_module(seed=5)
+    fit(second, tensorize(), max_epochs=4, ckpt_path=tmp_path / "half.ckpt")
+    assert same(weights_of(second), weights_of(straight))
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_a_checkpoint_loads_into_a_new_module(stage, tmp_path):
+    module = make_module()
+    trainer = fit(module, tensorize())
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    assert torch.load(tmp_path / "model.ckpt", weights_only=True)
+    other = make_module(seed=5)
+    run = getattr(make_trainer(tensorize()), stage)
+    run(other, datamodule=Graphs(), ckpt_path=tmp_path / "model.ckpt")
+    assert same(weights_of(other), weights_of(module))
+
+
+def test_later_stages_leave_the_tensor_train_alone():
+    module, callback = make_module(), tensorize()
+    trainer = fit(module, callback)
+    cores = module.net.embedding
+    trainer.test(module, datamodule=Graphs(), verbose=False)
+    make_trainer(tensorize()).predict(module, datamodule=Graphs())
+    assert module.net.embedding is cores
+    assert len(callback.tables) == 1
+
+
+@pytest.mark.parametrize("parts", [False, [1, 2]])
+def test_a_checkpoint_of_the_full_table_is_read_as_cores(parts, tmp_path):
+    full = make_module()
+    trainer = fit(full)
+    trainer.save_checkpoint(tmp_path / "full.ckpt")
+    callback = tensorize(rank=64, parts=parts)
+    module = make_module(seed=5)
+    tester = make_trainer(callback)
+    out = tester.predict(module, datamodule=Graphs(), ckpt_path=tmp_path / "full.ckpt")
+    full.eval()
+    torch.testing.assert_close(out[0], full(make_graph(NODES)).detach(), atol=1e-4, rtol=1e-4)
+    with pytest.raises(MisconfigurationException, match="trained without Tensorize"):
+        fit(make_module(), tensorize(), max_epochs=4, ckpt_path=tmp_path / "full.ckpt")
+
+
+def test_a_checkpoint_of_other_factors_says_which(tmp_path):
+    fit(make_module(), tensorize(rank=3)).save_checkpoint(tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match=r"'net.embedding' has rows=\(5, 3, 5\).*rank=\[3, 3\]"):
+        fit(make_module(), tensorize(rank=2), ckpt_path=tmp_path / "model.ckpt")
+
+
+def test_the_module_can_be_copied_and_pickled():
+    module = make_module()
+    fit(module, tensorize())
+    module.trainer = None
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert same(weights_of(twin), weights_of(module))
+        twin.load_state_dict(module.state_dict())
+
+
+# --- beside other callbacks -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tensorize_first", [True, False])
+def test_quantization_goes_with_it(tensorize_first):
+    callbacks = [tensorize(), Quantize(BitPlan(features=4), verbose=False)]
+    finetuning = QuantizationFinetuning(start_epoch=2, monitor="val_loss", mode="min")
+    module = make_module()
+    fit(module, *(callbacks if tensorize_first else callbacks[::-1]), finetuning, max_epochs=4)
+    quantize = next(c for c in callbacks if isinstance(c, Quantize))
+    assert isinstance(module.net.embedding, TTEmbedding)
+    assert [row.site for row in quantize.ledger.rows] == ["conv"]
+    assert quantize.ledger.average_bits == 4
+    assert "net.embedding.cores.0" in finetuning.full_precision_weights
+
+
+def test_tables_of_different_rank_take_a_callback_each():
+    module = make_module()
+    callbacks = [tensorize(["embedding"], rank=2), tensorize(["other"], rank=3)]
+    fit(module, *callbacks)
+    assert module.net.embedding.shape.ranks == (2, 2)
+    assert module.other.shape.ranks == (3, 3)
+
+
+def test_what_shrank_is_printed_once(capsys):
+    module, callback = make_module(), tensorize(verbose=True)
+    trainer = fit(module, callback)
+    trainer.test(module, datamodule=Graphs(), verbose=False)
+    printed = capsys.readouterr().out
+    assert printed.count("Embedding tables as tensor trains") == 1
+    assert f"{callback.tables[0].reduction:.1f}×" in printed
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def tied():
+    module = make_module()
+    module.decoder = nn.Linear(WIDTH, NODES, bias=False)
+    module.decoder.weight = module.net.embedding.weight
+    return module
+
+
+def of_table(**arguments):
+    return make_module(embedding=nn.Embedding(NODES, WIDTH, **arguments))
+
+
+class OwnWays(nn.Embedding):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        (make_module, {"modules": ["embeding"]}, r"names no nn.Embedding.*net.embedding \(60 × 8"),
+        (make_module, {"modules": ["conv"]}, "'conv' is a SAGEConv; only nn.Embedding"),
+        (tied, {}, "the table of 'net.embedding' is also 'decoder.weight'.*untie"),
+        (lambda: of_table(sparse=True), {}, "sparse=True.*optimizer for dense"),
+        (lambda: of_table(max_norm=1.0), {}, "max_norm=1.0"),
+        (lambda: make_module(embedding=OwnWays(NODES, WIDTH)), {}, "is a OwnWays"),
+        (make_module, {"rows": (2, 3, 4)}, "room for 24 embeddings, 36 too few"),
+    ],
+)
+def test_tables_that_cannot_be_replaced(module, arguments, message):
+    module = module()
+    before = dict(module.named_modules())
+    with pytest.raises(ValueError, match=message):
+        tensorize(**arguments).replace(module, make_graph(NODES))
+    assert dict(module.named_modules()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"modules": "embedding"}, "give a list of names"),
+        ({"modules": []}, "give a list of names"),
+        ({"order": "metiss"}, "order='metiss' is unknown. Did you mean 'metis'"),
+        ({"start": "trained"}, "choose 'fresh' or 'table'"),
+        ({"init": "zeros"}, "init='zeros'"),
+        ({"order": "none", "parts": True}, "parts=True needs an order"),
+    ],
+)
+def test_arguments_that_mean_nothing(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Tensorize(**({"modules": ["embedding"]} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (None, "datamodule has nothing as its attribute `data`.*edge_index=…"),
+        ([1, 2], "has a list as its attribute `data`"),
+        (make_graph(50), "'net.embedding' has 60 rows, the datamodule's graph 50 nodes"),
+    ],
+)
+def test_a_graph_that_cannot_order_the_rows(graph, message):
+    with pytest.raises(ValueError, match=message):
+        tensorize().replace(make_module(), graph)
+
+
+def test_another_shape_than_the_tensor_train_at_hand_is_refused():
+    module = make_module()
+    tensorize(rank=2).replace(module, make_graph(NODES))
+    with pytest.raises(ValueError, match="is a tensor train already"):
+        tensorize(rank=3).replace(module, make_graph(NODES))
+
+
+def test_strategies_that_shard_modules_are_refused():
+    trainer = make_trainer(tensorize())
+    trainer.strategy.__class__ = FSDPStrategy
+    with pytest.raises(MisconfigurationException, match="FSDPStrategy, which shards"):
+        tensorize().setup(trainer, make_module(), "fit")

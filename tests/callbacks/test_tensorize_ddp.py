@@ -1,0 +1,45 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.callbacks import tensorize_fits
+
+ROOT = Path(__file__).parents[2]
+
+
+def fits_of_two(folder, by_rank):
+    """What each of two processes ended with, and what they printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.callbacks.tensorize_fits", str(folder), "2", str(by_rank)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)], done.stdout
+
+
+@pytest.mark.parametrize("by_rank", [0, 1])
+def test_two_processes_have_the_same_cores_as_one(by_rank, tmp_path):
+    # Processes that draw different numbers take those of the first.
+    (first, second), printed = fits_of_two(tmp_path, by_rank)
+    assert [first["rank"], second["rank"]] == [0, 1]
+    assert first["weights"] == second["weights"]
+    assert printed.count("Embedding tables as tensor trains") == 1
+    one = tensorize_fits.run(1, 7)
+    assert one["weights"].keys() == first["weights"].keys()
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(torch.tensor(first["weights"][name]), torch.tensor(value))
+
+
+def test_gradients_that_travel_shrink_with_the_table():
+    full = tensorize_fits.run(1, 7, tensorize=False)
+    cores = tensorize_fits.run(1, 7)
+    assert full["bytes"] == 4 * tensorize_fits.NODES * tensorize_fits.WIDTH
+    assert cores["bytes"] < full["bytes"] / 4
