@@ -52,11 +52,22 @@ class SaveConfigBesideLogs(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
 
+_KNOWN_BY_DATA = (
+    "num_features",
+    "num_classes",
+    "num_nodes",
+    "num_users",
+    "num_items",
+    "num_embeddings",
+    "num_dense",
+)
+
+
 class CompressCLI(LightningCLI):
     """LightningCLI that trains a NodeClassifier on a GraphDataModule unless told otherwise.
 
-    Where the model takes sizes that the data know (``in_channels``, ``num_classes``, ``num_nodes``,
-    ``num_users``, ``num_items``), they come from these.
+    Where the model takes sizes that the data know (``in_channels``, ``num_classes``, ``num_nodes``;
+    ``num_users``, ``num_items``; ``num_embeddings``, ``num_dense``), they come from these.
     """
 
     def __init__(self, args: list[str] | dict[str, Any] | None = None, run: bool = True) -> None:
@@ -80,15 +91,10 @@ class CompressCLI(LightningCLI):
             # Another class would inherit the default one's arguments of the same names.
             if not _names_class(self._given, key):
                 parser.set_defaults({key: {"class_path": f"lit_gnncompress.{default}"}})
-        for of_data, of_model in (
-            ("num_features", "in_channels"),
-            ("num_classes", "num_classes"),
-            ("num_nodes", "num_nodes"),
-            ("num_users", "num_users"),
-            ("num_items", "num_items"),
-        ):
+        for name in _KNOWN_BY_DATA:
+            of_model = "in_channels" if name == "num_features" else name
             parser.link_arguments(
-                f"data.{of_data}", f"model.init_args.{of_model}", apply_on="instantiate"
+                f"data.{name}", f"model.init_args.{of_model}", apply_on="instantiate"
             )
 
 

@@ -199,3 +199,14 @@ class OwnWidth(L.LightningModule):
 def test_a_module_of_ones_own_need_not_take_what_the_data_know(own, capsys):
     main(["fit", "--config", write(model={"class_path": f"{__name__}.{own}"})])
     assert "convs.1" in capsys.readouterr().out
+
+
+def test_other_classes_inherit_no_defaults(capsys):
+    model, data = "lit_gnncompress.models.Recommender", "lit_gnncompress.data.InteractionDataModule"
+    config = {"model": {"class_path": model}, "data": {"class_path": data}}
+    Path("other.yaml").write_text(yaml.safe_dump(config))
+    for given in (["--config", "other.yaml"], [f"--model={model}", f"--data={data}"]):
+        with pytest.raises(SystemExit):
+            main(["fit", *given, "--print_config"])
+        own = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+        assert (own["name"], own["batch_size"]) == ("communities", 65536)

@@ -2,7 +2,8 @@
 
 from lit_gnncompress.models.agnn import AGNN
 from lit_gnncompress.models.backbones import ModelName, build_backbone
+from lit_gnncompress.models.dlrm import DLRM
 from lit_gnncompress.models.node_classifier import NodeClassifier
 from lit_gnncompress.models.recommender import Recommender
 
-__all__ = ["AGNN", "ModelName", "NodeClassifier", "Recommender", "build_backbone"]
+__all__ = ["AGNN", "DLRM", "ModelName", "NodeClassifier", "Recommender", "build_backbone"]
