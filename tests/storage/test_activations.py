@@ -131,6 +131,8 @@ def test_convolutions_get_finite_gradients_close_at_eight_bits(conv, sparse):
         if isinstance(conv, SAGEConv) and conv.aggr == "max":
             pytest.skip("torch has no maximum over a sparse matrix")
         edges = to_torch_csr_tensor(edges, size=(80, 80)).detach()
+    torch.manual_seed(0)
+    conv.reset_parameters()
     parameters = [x, *conv.parameters()]
     function = lambda *_: conv(x, edges).square().mean()  # noqa: E731
     exact, found = gradients(function, parameters), gradients(function, parameters, 8)
