@@ -15,7 +15,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-BENCHMARKS := linear gather aggregate inference memory overhead activations table3 granularity search
+BENCHMARKS := linear gather aggregate inference memory overhead activations table3 granularity search tt_lookup ordering tt_gnn tt_recommender
 
 bench: .venv/ready
 	for name in $(BENCHMARKS); do \

@@ -16,6 +16,7 @@ NAMES = (
     "inference",
     "linear",
     "memory",
+    "ordering",
     "overhead",
     "search",
     "table3",

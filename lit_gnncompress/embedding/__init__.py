@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lit_gnncompress.embedding.partition import PartitionEmbedding
     from lit_gnncompress.embedding.quantized_cores import QuantizedTTEmbedding
     from lit_gnncompress.embedding.tensor_train import TTEmbedding
+    from lit_gnncompress.embedding.typed_graphs import typed_rows
 
 _HOMES = {
     "NodeOrder": "node_order",
@@ -37,6 +38,7 @@ _HOMES = {
     "hierarchical_order": "ordering",
     "initial_cores": "cores",
     "tt_svd": "decomposition",
+    "typed_rows": "typed_graphs",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "hierarchical_order",
     "initial_cores",
     "tt_svd",
+    "typed_rows",
 ]
 
 

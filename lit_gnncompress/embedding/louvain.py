@@ -25,7 +25,7 @@ def communities(graph: Adjacency, seed: int) -> list[Array]:
     Returns:
         Community of each node, shape ``(N,)``, for each level.
     """
-    from lit_gnncompress.embedding.graph_loops import move_nodes
+    from lit_gnncompress.embedding.louvain_loops import move_nodes
 
     random = np.random.default_rng(seed)
     weight = graph.weight if len(graph.weight) else np.ones(len(graph.neighbor), np.int64)
@@ -33,7 +33,7 @@ def communities(graph: Adjacency, seed: int) -> list[Array]:
     matrix = sparse.csr_matrix((weight.astype(np.float64), graph.neighbor, graph.start), size)
     member = np.arange(graph.num_nodes)
     levels: list[Array] = []
-    while True:
+    while matrix.nnz:
         count = matrix.shape[0]
         community = np.arange(count)
         strength = np.asarray(matrix.sum(1)).ravel()
@@ -41,8 +41,9 @@ def communities(graph: Adjacency, seed: int) -> list[Array]:
         move_nodes(matrix.indptr, matrix.indices, matrix.data, strength, order, community)
         names, community = np.unique(community, return_inverse=True)
         if len(names) == count:
-            return levels
+            break
         member = community[member]
         levels.append(member)
         to = sparse.csr_matrix((np.ones(count), (np.arange(count), community)))
         matrix = (to.T @ matrix @ to).tocsr()
+    return levels

@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_gnncompress.embedding.adjacency import Adjacency
+from lit_gnncompress.embedding.coarse import Clusters
 
 Array = NDArray[np.int64]
 
 _MOST_PARTS = 2048  # of one cut: beyond, METIS hardly coarsens, so that time and memory explode
 _MOST_RECURSIVE = 8  # parts that METIS finds best by halving
+_MOST_ENTRIES = 2**25  # of a graph that METIS cuts as it is: it takes 80 bytes and more for each
+_MOST_TOLERANCE = 0.1  # with more, METIS finds worse cuts
+_FLAT_TOLERANCE = 0.03  # what METIS itself allows
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Block:
             found = self._metis(graph, kind, shares, capacity, random)
             room = capacity - _count(kind, found, capacity.shape)
             if (room < 0).any():
-                from lit_gnncompress.embedding.graph_loops import relieve
+                from lit_gnncompress.embedding.part_loops import relieve
 
                 order = random.permutation(len(nodes))
                 relieve(graph.start, graph.neighbor, graph.weight, kind, found, room, order)
@@ -84,28 +88,26 @@ class Block:
         """Parts of about equal size with few edges between them."""
         if graph.num_nodes <= len(shares):
             return np.arange(graph.num_nodes)
-        pymetis = import_pymetis()
         present = np.bincount(kind, minlength=len(capacity))
         # Free places are for all levels to come, too: none may use them up.
         spare = (capacity.sum(1)[present > 0] / present[present > 0]).min()
-        tolerance = spare ** (1 / self.num_cuts) - 1
-        options = pymetis.Options(
-            seed=int(random.integers(2**31 - 1)), ufactor=max(1, int(1000 * tolerance))
-        )
-        weights = None
+        tolerance = min(spare ** (1 / self.num_cuts) - 1, _MOST_TOLERANCE)
+        size = np.ones(graph.num_nodes)
         if len(capacity) > 1:  # each kind fills an equal share of a part
-            weights = np.rint(1000 * present.max() / present.clip(1)).astype(np.int64)[kind]
-        targets = (shares / shares.sum()).tolist() if np.ptp(shares) else None
-        found = pymetis.part_graph(
-            len(shares),
-            pymetis.CSRAdjacency(graph.start, graph.neighbor),
-            vweights=weights,
-            eweights=graph.weight if len(graph.weight) else None,
-            tpwgts=targets,
-            recursive=len(shares) <= _MOST_RECURSIVE,
-            options=options,
-        )
-        return np.array(found.vertex_part, dtype=np.int64)
+            size = (present.max() / present.clip(1))[kind]
+        seed = int(random.integers(2**31 - 1))
+        if len(graph.neighbor) <= _MOST_ENTRIES:
+            return _part_graph(graph, size, shares, tolerance, seed)
+        from lit_gnncompress.embedding.part_loops import attract
+
+        small = Clusters.of(graph, len(shares), random)
+        sizes = np.bincount(small.cluster, weights=size).astype(np.float64)
+        found = _part_graph(small.graph, sizes, shares, tolerance, seed)[small.cluster]
+        most = np.outer(present, shares / shares.sum() * (1 + tolerance))
+        room = np.minimum(most.astype(np.int64), capacity) - _count(kind, found, capacity.shape)
+        order = random.permutation(graph.num_nodes)
+        attract(graph.start, graph.neighbor, graph.weight, kind, found, room, order)
+        return found
 
     def _fill(self, part: Array, capacity: Array, random: np.random.Generator) -> None:
         """Puts nodes without neighbours where most is free, in random order."""
@@ -168,6 +170,63 @@ def first_block(
     return Block(graph, kind, levels[0], tuple(levels[1:]), tuple(places), (seed,))
 
 
+def exchanged(block: Block, leaf: Array, random: np.random.Generator) -> Array:
+    """Better leaves: nodes that gain by it change places, over the borders of all parts.
+
+    A part that METIS cuts does not know of the neighbours outside, and the least attached nodes of
+    parts that were too full went where there was room.
+
+    Args:
+        block: The whole graph.
+        leaf: Part of the last level of each node.
+        random: Draws the order in which nodes are asked.
+    """
+    from lit_gnncompress.embedding.part_loops import exchange
+
+    levels = np.array([block.parts, *block.deeper], np.int64)
+    spans = levels[::-1].cumprod()[::-1] // levels
+    num_leaves, size = int(levels.prod()), np.array(block.places, np.int64)
+    first = np.concatenate([[0], np.cumsum(size * num_leaves)])
+    held = np.full(first[-1], -1)
+    row = leaf + block.kind * num_leaves
+    nodes = np.argsort(row, kind="stable")
+    count = np.bincount(row, minlength=num_leaves * len(size))
+    nth = np.arange(len(row)) - np.repeat(count.cumsum() - count, count)
+    held[(first[block.kind] + leaf * size[block.kind])[nodes] + nth] = nodes
+    leaf = leaf.copy()
+    graph, order = block.graph, random.permutation(len(leaf))
+    exchange(
+        graph.start, graph.neighbor, graph.weight, block.kind, leaf, held, first, size, spans, order
+    )
+    return leaf
+
+
+def flat_parts(graph: Adjacency, num_parts: int, seed: int) -> Array:
+    """One cut into all parts, as METIS makes it: their sizes differ by a few percent."""
+    if graph.num_nodes <= num_parts:
+        return np.arange(graph.num_nodes)
+    shares = np.ones(num_parts, np.int64)
+    return _part_graph(graph, np.ones(graph.num_nodes), shares, _FLAT_TOLERANCE, seed)
+
+
+def _part_graph(
+    graph: Adjacency, size: NDArray[np.float64], shares: Array, tolerance: float, seed: int
+) -> Array:
+    """METIS: parts of sizes as ``shares``, up to ``tolerance``, with few edges between them."""
+    pymetis = import_pymetis()
+    options = pymetis.Options(seed=seed, ufactor=max(1, int(1000 * tolerance)))
+    found = pymetis.part_graph(
+        len(shares),
+        pymetis.CSRAdjacency(graph.start, graph.neighbor),
+        vweights=np.rint(1000 * size).astype(np.int64) if np.ptp(size) else None,
+        eweights=graph.weight if len(graph.weight) else None,
+        tpwgts=(shares / shares.sum()).tolist() if np.ptp(shares) else None,
+        recursive=len(shares) <= _MOST_RECURSIVE,
+        options=options,
+    )
+    return np.array(found.vertex_part, dtype=np.int64)
+
+
 def import_pymetis() -> Any:
     """The binding of METIS.
 
@@ -195,17 +254,3 @@ def _count(kind: Array, part: Array, shape: tuple[int, ...]) -> Array:
     """Nodes of each kind in each part."""
     flat = np.bincount(kind * shape[1] + part, minlength=shape[0] * shape[1])
     return flat.reshape(shape)
-
-
-def flat_parts(graph: Adjacency, num_parts: int, seed: int) -> Array:
-    """One cut into all parts, as METIS makes it: their sizes differ by a few percent."""
-    if graph.num_nodes <= num_parts:
-        return np.arange(graph.num_nodes)
-    pymetis = import_pymetis()
-    found = pymetis.part_graph(
-        num_parts,
-        pymetis.CSRAdjacency(graph.start, graph.neighbor),
-        eweights=graph.weight if len(graph.weight) else None,
-        options=pymetis.Options(seed=seed),
-    )
-    return np.array(found.vertex_part, dtype=np.int64)

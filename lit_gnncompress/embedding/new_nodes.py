@@ -38,7 +38,7 @@ def places_of_new(
         ValueError: See :meth:`NodeOrder.assign`.
         IndexError: An edge of a node that there is not.
     """
-    from lit_gnncompress.embedding.graph_loops import place_new
+    from lit_gnncompress.embedding.new_node_loops import place_new
 
     if not isinstance(num_new, int) or num_new < 0:
         raise ValueError(f"num_new={num_new} must be a whole number from 0 on.")

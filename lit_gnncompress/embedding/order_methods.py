@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lit_gnncompress.embedding.adjacency import Adjacency
 from lit_gnncompress.embedding.louvain import communities
-from lit_gnncompress.embedding.metis import first_block, flat_parts
+from lit_gnncompress.embedding.metis import exchanged, first_block, flat_parts
 from lit_gnncompress.embedding.metis_processes import all_leaves, num_processes, scratch_folder
 from lit_gnncompress.embedding.order_progress import order_progress
 from lit_gnncompress.embedding.typed_graphs import TypedGraph
@@ -53,6 +53,8 @@ def places(
             ends = [factors[-1] for factors in rows.values()]
             block = first_block(adjacency, kind, levels, ends, seed)
             leaf = all_leaves(block, workers, shared, advance)
+            advance("exchanges between parts", 0)
+            leaf = exchanged(block, leaf, random)
             return {
                 name: _inside_leaves(leaf[kind == i], rank[kind == i], rows[name], within, random)
                 for i, name in enumerate(rows)

@@ -73,9 +73,9 @@ def hierarchical_order(
 
     Graphs of several types of nodes, bipartite ones among them, come as dictionaries. All types are
     cut together, so that their factors but the last must be equal, as
-    :func:`~lit_gnncompress.embedding.typed_graphs.typed_rows` makes them: users and items that
-    belong together are in parts of the same number, each type in a table of its own. A single table
-    of users and items, where item ``i`` is row ``num_users + i``, is ordered as a graph of one type.
+    :func:`~lit_gnncompress.embedding.typed_rows` makes them: users and items that belong together
+    are in parts of the same number, each type in a table of its own. A single table of users and
+    items, where item ``i`` is row ``num_users + i``, is ordered as a graph of one type.
 
     Args:
         edge_index: Edges, int64 or int32 of shape ``(2, E)``, in any order, in one direction or in
