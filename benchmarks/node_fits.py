@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import to_torch_csr_tensor
 
+from benchmarks.finished_fits import FinishedFits
 from benchmarks.node_tables import Method, make_order, make_table, structural_vectors
 from lit_gnncompress.data import GraphDataModule, share_split
 from lit_gnncompress.models import NodeClassifier
@@ -82,7 +82,7 @@ class NodeFits:
         self.path, self.cache_dir = path, cache_dir
         self._root = root
         self._data: tuple[Tensor, Tensor] | None = None
-        self._finished = _read(path)
+        self._finished = FinishedFits(Fit, path)
         self._memory: dict[Any, Any] = {}
 
     def __call__(self, model: str, method: Method, setting: Setting, seed: int, test: bool) -> Fit:
@@ -97,15 +97,7 @@ class NodeFits:
             "patience": self.patience,
             "test": test,
         }
-        name = json.dumps(key, sort_keys=True)
-        if name not in self._finished:
-            self._finished[name] = self._fit(model, method, setting, seed, test)
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                line = json.dumps({"key": key, "fit": asdict(self._finished[name])})
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-        return self._finished[name]
+        return self._finished.once(key, lambda: self._fit(model, method, setting, seed, test))
 
     def _graph(self) -> tuple[Tensor, Tensor]:
         """Edges and classes, with nodes numbered at random."""
@@ -192,16 +184,3 @@ def _accuracy(classifier: NodeClassifier, edges: Tensor, y: Tensor, mask: Tensor
     with torch.no_grad():
         right = classifier(None, edges).argmax(dim=1) == y
     return float(right[mask].float().mean())
-
-
-def _read(path: Path | None) -> dict[str, Fit]:
-    if path is None or not path.exists():
-        return {}
-    finished = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut off as it was written
-        finished[json.dumps(entry["key"], sort_keys=True)] = Fit(**entry["fit"])
-    return finished

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from benchmarks.finished_fits import FinishedFits
 from benchmarks.node_tables import Method, make_order, make_table
 from benchmarks.recipes import quiet_trainer
 from lit_gnncompress.data import InteractionDataModule
@@ -86,7 +86,7 @@ class RecommenderFits:
         self.epochs, self.patience = epochs, patience
         self.batch_size, self.num_layers = batch_size, num_layers
         self.path, self.cache_dir = path, cache_dir
-        self._finished = _read(path)
+        self._finished = FinishedFits(Fit, path)
         self._data: dict[float | None, InteractionDataModule] = {}
         self._orders: dict[Any, NodeOrder | None] = {}
 
@@ -108,15 +108,7 @@ class RecommenderFits:
             "num_layers": self.num_layers,
             **({"epochs": epochs} if epochs else {"most": self.epochs, "patience": self.patience}),
         }
-        name = json.dumps(key, sort_keys=True)
-        if name not in self._finished:
-            self._finished[name] = self._fit(method, setting, seed, epochs)
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                line = json.dumps({"key": key, "fit": asdict(self._finished[name])})
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-        return self._finished[name]
+        return self._finished.once(key, lambda: self._fit(method, setting, seed, epochs))
 
     def _fit(self, method: Method, setting: Setting, seed: int, epochs: int | None) -> Fit:
         data = self._interactions(0 if epochs else None)
@@ -205,16 +197,3 @@ class _Best(Callback):
             self.recall, self.epoch = recall, epoch
         elif epoch - self.epoch >= self.patience:
             trainer.should_stop = True
-
-
-def _read(path: Path | None) -> dict[str, Fit]:
-    if path is None or not path.exists():
-        return {}
-    finished = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut off as it was written
-        finished[json.dumps(entry["key"], sort_keys=True)] = Fit(**entry["fit"])
-    return finished

@@ -3,6 +3,7 @@
 import functools
 
 import torch
+
 from lit_gnncompress.embedding.node_order import NodeOrder
 
 
