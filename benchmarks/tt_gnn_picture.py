@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.output import Row
+from benchmarks.reduction_axis import show_reductions
 from lit_gnncompress.files import replacing
 
 if TYPE_CHECKING:
@@ -89,6 +90,5 @@ def _plot_field(axes: Axes, rows: list[Row]) -> None:
                     capsize=2,
                     label=label if start == "random" else f"{label}, start by structure",
                 )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}×")
+    show_reductions(axes)
     axes.spines[["top", "right"]].set_visible(False)

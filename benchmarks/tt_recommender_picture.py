@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.output import Row
+from benchmarks.reduction_axis import show_reductions
 from lit_gnncompress.files import replacing
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def _plot_sizes(axes: Axes, rows: list[Row]) -> None:
         if row["rank"]:
             place = (row["reduction"], row["recall"])
             axes.annotate(f"r{row['rank']}", place, (4, 3), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", xlabel="times fewer parameters", ylabel="test recall@20, %")
-    axes.xaxis.set_major_formatter("{x:g}×")
+    show_reductions(axes)
+    axes.set(xlabel="times fewer parameters", ylabel="test recall@20, %")
     axes.spines[["top", "right"]].set_visible(False)
 
 
