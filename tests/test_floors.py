@@ -8,7 +8,7 @@ PACKAGE = "lit_gnncompress"
 ROOT = Path(find_spec(PACKAGE).origin).parent
 
 FLOORS = [  # ground first; rooms of one floor do not know each other
-    {"files", "kept"},
+    {"byte_progress", "files", "kept"},
     {"kernels", "plan", "data"},
     {"quantization", "embedding", "search"},
     {"storage", "models"},

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_gnncompress.byte_progress import byte_progress
 from lit_gnncompress.data.array_cache import ArrayCache, NpyWriter
 from lit_gnncompress.data.category_counts import SLOTS, CategoryCounts
 from lit_gnncompress.data.category_rows import CategoryRows, CategoryRule
@@ -107,7 +108,7 @@ class TableFiles:
                     ("sparse", np.int32, (form.num_fields,)),
                 )
             )
-            bar = stack.enter_context(_progress(progress))
+            bar = stack.enter_context(byte_progress(progress))
             num_rows: list[int] = []
             for part, paths in self.sources._asdict().items():
                 labelled = part != "unlabelled"
@@ -163,20 +164,3 @@ def _replace(rows: CategoryRows, sparse: NpyWriter, slots: int, bar: Any) -> Non
         bar.advance(task, block.nbytes)
 
     rows.replace(blocks, write, slots)
-
-
-def _progress(show: bool) -> Any:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    return Progress(*columns, disable=not show)

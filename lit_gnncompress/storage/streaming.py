@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lit_gnncompress.byte_progress import byte_progress
 from lit_gnncompress.kernels import quantize_pack
 from lit_gnncompress.kernels.layout import check_bits, row_bytes
 from lit_gnncompress.quantization.finite import check_finite
@@ -232,19 +233,6 @@ def _one_thread() -> Iterator[None]:
 @contextmanager
 def _progress(features: NpyRows, passes: int, show: bool) -> Iterator[Advance]:
     """A bar over the bytes of all passes, and what moves it on."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, disable=not show) as bar:
+    with byte_progress(show) as bar:
         task = bar.add_task(f"packing {features.path.name}", total=passes * features.num_bytes)
         yield lambda x: bar.advance(task, x.numel() * x.element_size())
