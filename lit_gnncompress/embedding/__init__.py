@@ -9,7 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_gnncompress.embedding.bag import TTEmbeddingBag
+    from lit_gnncompress.embedding.bag_collection import TTEmbeddingBagCollection
     from lit_gnncompress.embedding.choosing import choose_shape
+    from lit_gnncompress.embedding.cooccurrence import cooccurrence_order, frequency_order
     from lit_gnncompress.embedding.cores import initial_cores
     from lit_gnncompress.embedding.decomposition import tt_svd
     from lit_gnncompress.embedding.factors import (
@@ -17,11 +20,14 @@ if TYPE_CHECKING:
         balanced_columns,
         balanced_rows,
         graph_rows,
+        smallest_rows,
     )
     from lit_gnncompress.embedding.node_order import NodeOrder
     from lit_gnncompress.embedding.ordering import hierarchical_order
     from lit_gnncompress.embedding.partition import PartitionEmbedding
     from lit_gnncompress.embedding.quantized_cores import QuantizedTTEmbedding
+    from lit_gnncompress.embedding.restored import restore_tables
+    from lit_gnncompress.embedding.structural import structural_vectors
     from lit_gnncompress.embedding.tensor_train import TTEmbedding
     from lit_gnncompress.embedding.typed_graphs import typed_rows
 
@@ -30,13 +36,20 @@ _HOMES = {
     "PartitionEmbedding": "partition",
     "QuantizedTTEmbedding": "quantized_cores",
     "TTEmbedding": "tensor_train",
+    "TTEmbeddingBag": "bag",
+    "TTEmbeddingBagCollection": "bag_collection",
     "TTShape": "factors",
     "balanced_columns": "factors",
     "balanced_rows": "factors",
     "choose_shape": "choosing",
+    "cooccurrence_order": "cooccurrence",
+    "frequency_order": "cooccurrence",
     "graph_rows": "factors",
     "hierarchical_order": "ordering",
     "initial_cores": "cores",
+    "restore_tables": "restored",
+    "smallest_rows": "factors",
+    "structural_vectors": "structural",
     "tt_svd": "decomposition",
     "typed_rows": "typed_graphs",
 }
@@ -46,13 +59,20 @@ __all__ = [
     "PartitionEmbedding",
     "QuantizedTTEmbedding",
     "TTEmbedding",
+    "TTEmbeddingBag",
+    "TTEmbeddingBagCollection",
     "TTShape",
     "balanced_columns",
     "balanced_rows",
     "choose_shape",
+    "cooccurrence_order",
+    "frequency_order",
     "graph_rows",
     "hierarchical_order",
     "initial_cores",
+    "restore_tables",
+    "smallest_rows",
+    "structural_vectors",
     "tt_svd",
     "typed_rows",
 ]

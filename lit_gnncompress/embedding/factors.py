@@ -167,6 +167,44 @@ def graph_rows(
     return (parts, *inner, places)
 
 
+def smallest_rows(num_embeddings: int, columns: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Factors with which cores of a rank have the fewest parameters: those of equal cores.
+
+    Slices of inner cores, which have a rank on both sides, are the largest: these cores get few.
+    Steps of training, whose time goes into cores as well as into rows, are quick with them.
+
+    Args:
+        num_embeddings: Rows to have room for.
+        columns: Factors of the columns, 2 to 4.
+        rank: Rank between all cores.
+
+    Returns:
+        As many factors as ``columns``; their product is at least ``num_embeddings``.
+
+    Raises:
+        ValueError: Numbers below 1, or other than 2 to 4 columns.
+
+    Example:
+        >>> smallest_rows(10_000_000, (8, 2, 4), rank=32)
+        (341, 43, 682)
+    """
+    _number("num_embeddings", num_embeddings)
+    _number("rank", rank)
+    check_num_factors("columns", len(checked_numbers("columns", columns)))
+    last = len(columns) - 1
+    sizes = {k: q * rank ** (1 if k in (0, last) else 2) for k, q in enumerate(columns)}
+    factors, rest = [1] * len(columns), num_embeddings
+    # The smallest factor first: it suffers most from being a whole number.
+    open_factors = sorted(sizes, key=lambda k: -sizes[k])
+    while open_factors:
+        left = len(open_factors)
+        core = (rest * math.prod(sizes[k] for k in open_factors)) ** (1 / left)
+        k = open_factors.pop(0)
+        factors[k] = rest if left == 1 else max(1, round(core / sizes[k]))
+        rest = -(-rest // factors[k])
+    return tuple(factors)
+
+
 def balanced_columns(embedding_dim: int, num_factors: int = 3) -> tuple[int, ...]:
     """The factors of a width with the least sum, the largest first.
 

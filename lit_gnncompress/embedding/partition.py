@@ -65,9 +65,32 @@ class PartVectors(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """Sums over the levels, shape ``(*places.shape, D)``."""
-        parts = [torch.div(places, span, rounding_mode="floor") for span in self.spans]
-        vectors = [F.embedding(part, t) for part, t in zip(parts, self.tables, strict=True)]
+        parts = zip(self._parts(places), self.tables, strict=True)
+        vectors = [F.embedding(part, table) for part, table in parts]
         return sum(vectors[1:], vectors[0])
+
+    def pooled(self, places: Tensor, first: Tensor, weights: Tensor | None) -> Tensor:
+        """The same, summed over bags of places.
+
+        Args:
+            places: Shape ``(n,)``.
+            first: First place of each bag and, last, ``n``; int64, shape ``(B + 1,)``.
+            weights: Of each place; 1 if ``None``.
+
+        Returns:
+            Shape ``(B, D)``.
+        """
+        sums = [
+            F.embedding_bag(
+                part.long(), table, first, mode="sum", per_sample_weights=weights,
+                include_last_offset=True,
+            )
+            for part, table in zip(self._parts(places), self.tables, strict=True)
+        ]  # fmt: skip
+        return sum(sums[1:], sums[0])
+
+    def _parts(self, places: Tensor) -> list[Tensor]:
+        return [torch.div(places, span, rounding_mode="floor") for span in self.spans]
 
     @torch.no_grad()
     def fit_(self, weight: Tensor, places: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_gnncompress.embedding.row_table import RowTable
-from lit_gnncompress.embedding.tensor_train import TTEmbedding, all_rows
+from lit_gnncompress.embedding.tensor_train import TTEmbedding
+from lit_gnncompress.embedding.train_table import all_rows
 from lit_gnncompress.kernels import gather_dequantize, quantize_pack, tt_lookup
 from lit_gnncompress.kernels.layout import check_bits, row_bytes
 

@@ -96,7 +96,7 @@ class RowTable(nn.Module, ABC):
     @property
     def compression_ratio(self) -> float:
         """``N * D`` over the number of parameters; see :attr:`num_bytes` for all that is kept."""
-        kept = sum(parameter.numel() for parameter in self.parameters())
+        kept = sum(parameter.numel() for parameter in self._trained)
         return self.num_embeddings * self.embedding_dim / kept
 
     @property
@@ -105,12 +105,17 @@ class RowTable(nn.Module, ABC):
 
         Without an order, for instance with nodes that are numbered by it, the latter are saved.
         """
-        kept = [*self.parameters(), *self.buffers()]
+        kept = [*self._trained, *self.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
     @property
+    def _trained(self) -> list[Tensor]:
+        """All that is trained."""
+        return list(self.parameters())
+
+    @property
     def _device(self) -> torch.device:
-        return next(iter([*self.parameters(), *self.buffers()])).device
+        return next(iter([*self._trained, *self.buffers()])).device
 
     def extend(self, order: NodeOrder) -> None:
         """Takes in new nodes that an order has placed between the known ones.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lit_gnncompress.kernels.sparse_aggregate import sparse_aggregate
     from lit_gnncompress.kernels.sparse_gather_dequantize import sparse_gather_dequantize
     from lit_gnncompress.kernels.sparse_linear import sparse_linear
+    from lit_gnncompress.kernels.tt_embedding_bag import tt_embedding_bag
     from lit_gnncompress.kernels.tt_lookup import tt_lookup
     from lit_gnncompress.kernels.tt_table import tt_table
     from lit_gnncompress.kernels.unpack_bits import unpack_bits
@@ -52,6 +53,7 @@ __all__ = [
     "sparse_aggregate",
     "sparse_gather_dequantize",
     "sparse_linear",
+    "tt_embedding_bag",
     "tt_lookup",
     "tt_table",
     "unpack_bits",

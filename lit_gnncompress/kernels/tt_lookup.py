@@ -45,14 +45,7 @@ def tt_lookup(indices: Tensor, cores: Sequence[Tensor]) -> Tensor:
             for, it is an assertion of the device, as in ``torch.nn.functional.embedding``.
     """
     check_cores(cores)
-    if indices.dtype not in INDICES:
-        raise ValueError(f"indices must be int64 or int32, got {indices.dtype}.")
-    if indices.device != cores[0].device:
-        raise ValueError(
-            f"indices are on {indices.device}, cores are on {cores[0].device}: move one of them."
-        )
-    if indices.numel() >= 2**31:
-        raise ValueError(f"{indices.numel()} indices are too many: places of rows have 32 bits.")
+    check_lookup(indices, cores)
     return _tt_lookup(indices, list(cores), torch.is_grad_enabled())[0]
 
 
@@ -92,6 +85,22 @@ def check_cores(cores: Sequence[Tensor]) -> None:
                 f"Cores of {' × '.join(str(core.size(0)) for core in half)} rows are too large: "
                 "digits of half the cores must fit into 32 bits."
             )
+
+
+def check_lookup(indices: Tensor, cores: Sequence[Tensor]) -> None:
+    """Refuses indices that these cores cannot be asked for.
+
+    Raises:
+        ValueError: Of another dtype or device, or too many.
+    """
+    if indices.dtype not in INDICES:
+        raise ValueError(f"indices must be int64 or int32, got {indices.dtype}.")
+    if indices.device != cores[0].device:
+        raise ValueError(
+            f"indices are on {indices.device}, cores are on {cores[0].device}: move one of them."
+        )
+    if indices.numel() >= 2**31:
+        raise ValueError(f"{indices.numel()} indices are too many: places of rows have 32 bits.")
 
 
 def _fake(

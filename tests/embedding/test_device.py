@@ -3,7 +3,12 @@ import copy
 import pytest
 import torch
 
-from lit_gnncompress.embedding import PartitionEmbedding, TTEmbedding
+from lit_gnncompress.embedding import (
+    PartitionEmbedding,
+    TTEmbedding,
+    TTEmbeddingBag,
+    TTEmbeddingBagCollection,
+)
 from tests.embedding.tables import random_order
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU here.")
@@ -45,3 +50,54 @@ def test_nothing_waits_for_the_gpu(table):
         table.full_weight().sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode(before)
+
+
+def close(there, here):
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags(mode):
+    torch.manual_seed(0)
+    here = TTEmbeddingBag(
+        N, 24, mode=mode, rank=5, order=random_order(N, ROWS), padding_idx=3, parts=True
+    )
+    there = copy.deepcopy(here).cuda()
+    input, offsets = torch.randint(N, (300,)), torch.tensor([0, 0, 7, 7, 250])
+    args = (input, offsets, torch.rand(300)) if mode == "sum" else (input, offsets)
+    outs = here(*args), there(*(arg.cuda() for arg in args))
+    close(outs[1], outs[0])
+    for out in outs:
+        out.square().sum().backward()
+    for one, other in zip(here.parameters(), there.parameters(), strict=True):
+        close(other.grad, one.grad)
+
+
+def test_collections():
+    torch.manual_seed(0)
+    sizes = {N: (10, 12, 10), 300: (5, 6, 10), 77: (4, 5, 4)}
+    here = TTEmbeddingBagCollection(
+        [TTEmbeddingBag(n, 24, rank=5, rows=rows, padding_idx=3) for n, rows in sizes.items()]
+    )
+    there = copy.deepcopy(here).cuda()
+    categories = torch.randint(77, (200, 3))
+    bags = [(torch.randint(n, (40,)), torch.tensor([0, 5, 5])) for n in sizes]
+    there(categories.cuda()).sum().backward()  # compiles
+    there.zero_grad()
+    moved = categories.cuda()
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = there(moved)
+        found.square().sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    expected = here(categories)
+    close(found, expected)
+    expected.square().sum().backward()
+    for one, other in zip(here.parameters(), there.parameters(), strict=True):
+        close(other.grad, one.grad)
+    on_gpu = [tuple(tensor.cuda() for tensor in of_table) for of_table in bags]
+    for one, other in zip(there(on_gpu), here(bags), strict=True):
+        close(one, other)

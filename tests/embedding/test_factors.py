@@ -8,6 +8,7 @@ from lit_gnncompress.embedding.factors import (
     balanced_rows,
     graph_rows,
     highest_ranks,
+    smallest_rows,
 )
 
 PRODUCTS = (125, 140, 140), (4, 5, 5)
@@ -113,3 +114,25 @@ def test_what_is_no_shape(arguments, message):
 def test_what_has_no_factors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("columns", [(8, 8), (8, 2, 4), (4, 4, 4), (4, 4, 2, 2)])
+@pytest.mark.parametrize("num_embeddings", [1, 50_000, 10_000_000])
+def test_smallest_rows_leave_fewest_parameters(num_embeddings, columns):
+    rows = smallest_rows(num_embeddings, columns, rank=16)
+    assert math.prod(rows) >= num_embeddings
+    found = TTShape.of_rank(rows, columns, 16)
+    balanced = TTShape.of_rank(balanced_rows(num_embeddings, len(columns)), columns, 16)
+    assert found.num_parameters <= balanced.num_parameters
+    if num_embeddings == 10_000_000:
+        sizes = [math.prod(shape) for shape in found.core_shapes]
+        assert max(sizes) < 1.2 * min(sizes)
+
+
+def test_smallest_rows_of_what_is_no_table():
+    with pytest.raises(ValueError, match="columns: 1 factors"):
+        smallest_rows(10, (4,), 8)
+    with pytest.raises(ValueError, match="rank: 0"):
+        smallest_rows(10, (4, 4), 0)
+    with pytest.raises(ValueError, match="num_embeddings: 0"):
+        smallest_rows(0, (4, 4), 8)

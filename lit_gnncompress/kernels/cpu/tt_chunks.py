@@ -44,10 +44,15 @@ def add_chunks(sums: Tensor) -> Tensor:
     return total
 
 
+def even_bounds(chunks: int, rows: int) -> np.ndarray:
+    """First row of each chunk and, last, the number of rows; no more chunks than rows."""
+    chunks = max(1, min(chunks, rows))
+    return np.array([rows * chunk // chunks for chunk in range(chunks + 1)])
+
+
 def over_chunks(
     kernel: Callable[..., Any],
-    chunks: int,
-    rows: int,
+    bounds: np.ndarray,
     work: int,
     sizes: tuple[int, ...],
     *args: Any,
@@ -57,15 +62,13 @@ def over_chunks(
     Args:
         kernel: Works on the chunks from ``first`` to ``last - 1`` alone, without the interpreter;
             the rows of chunk ``c`` are ``bounds[c]`` to ``bounds[c + 1] - 1``.
-        chunks: Number of chunks.
-        rows: Number of rows.
-        work: Multiplications of all of them.
+        bounds: See :func:`even_bounds`.
+        work: Multiplications of all rows.
         sizes: Floats of scratch of its own that a chunk needs, zeros at first: ``scratch`` has a
             matrix for each of them, a row for each chunk.
         args: What else the kernel takes.
     """
-    chunks = max(1, min(chunks, rows))
-    bounds = np.array([rows * chunk // chunks for chunk in range(chunks + 1)])
+    chunks = len(bounds) - 1
     # torch's memory begins at cache lines: vectors that cross them load at half the speed.
     scratch = tuple(torch.zeros(chunks, -(-size // LANES) * LANES).numpy() for size in sizes)
     threads = min(torch.get_num_threads(), 1 + work // _WORTH_A_THREAD)

@@ -8,19 +8,20 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
 from lit_gnncompress.kernels.cpu.tt_chunks import (
     add_chunks,
     count_chunks,
+    even_bounds,
     fixed_chunks,
     over_chunks,
 )
 from lit_gnncompress.kernels.cpu.tt_pairs import (
     InnerSums,
     add_pair_gradient,
+    filled_up,
     left_pair,
     multiply_pair,
     outer_by_column,
@@ -50,7 +51,7 @@ def left_table(cores: list[Tensor], left: Tensor) -> LeftTable:
     """That of the digits ``left``: all slices of one core, the pairs of two that occur."""
     if len(cores) == 1:
         core = cores[0].squeeze(1)
-        return LeftTable(F.pad(core, (0, padded(core.size(2)) - core.size(2))), left, None)
+        return LeftTable(filled_up(core, padded(core.size(2))), left, None)
     pair = left_pair(cores)
     # The slices of the inner core, which is the second here, are to follow each other.
     keys = left % cores[1].size(0) * cores[0].size(0) + left // cores[1].size(0)
@@ -66,8 +67,7 @@ def left_table(cores: list[Tensor], left: Tensor) -> LeftTable:
     work = rows.numel() * pair.inner.size(3)
     over_chunks(
         _multiply(rank),
-        count_chunks(work),
-        present.size(0),
+        even_bounds(count_chunks(work), present.size(0)),
         work,
         (pair.inner[0].numel() // pair.rank * rank,),
         pair.inner.numpy(),
@@ -90,8 +90,7 @@ def left_gradients(cores: list[Tensor], table: LeftTable, of_rows: Tensor) -> li
     inner_sums = InnerSums.of(pair, chunks, rank, outer_rank)
     over_chunks(
         _differentiate(rank, outer_rank),
-        chunks,
-        table.keys.size(0),
+        even_bounds(chunks, table.keys.size(0)),
         2 * of_rows.numel() * pair.inner.size(3),
         (
             pair.inner[0].numel() // pair.rank * rank,

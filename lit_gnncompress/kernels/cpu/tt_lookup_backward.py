@@ -14,7 +14,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from lit_gnncompress.kernels.cpu.tt_chunks import add_chunks, fixed_chunks, over_chunks
+from lit_gnncompress.kernels.cpu.tt_bags import Bags
+from lit_gnncompress.kernels.cpu.tt_chunks import (
+    add_chunks,
+    even_bounds,
+    fixed_chunks,
+    over_chunks,
+)
 from lit_gnncompress.kernels.cpu.tt_left import left_gradients, left_table
 from lit_gnncompress.kernels.cpu.tt_pairs import (
     InnerSums,
@@ -28,9 +34,11 @@ from lit_gnncompress.kernels.cpu.tt_tiles import (
     add_vectors,
     address,
     copy,
+    dot,
     padded,
     prefetch,
     product,
+    scale,
 )
 from lit_gnncompress.kernels.reference.tt_lookup_backward import tt_lookup_backward as reference
 
@@ -45,9 +53,32 @@ def tt_lookup_backward(
     grad: Tensor, cores: list[Tensor], perm: Tensor, left: Tensor, right: Tensor
 ) -> list[Tensor]:
     """See :func:`lit_gnncompress.kernels.tt_lookup_backward.tt_lookup_backward`."""
-    dtype, rows = cores[0].dtype, perm.size(0)
-    if dtype.itemsize == 8:
+    if cores[0].dtype.itemsize == 8:
         return reference(grad, cores, perm, left, right)
+    return differentiate(grad, cores, perm, left, right, Bags(perm.numel()), None)
+
+
+def differentiate(
+    grad: Tensor,
+    cores: list[Tensor],
+    perm: Tensor,
+    left: Tensor,
+    right: Tensor,
+    bags: Bags,
+    of_weights: Tensor | None,
+) -> list[Tensor]:
+    """Gradients to the cores, of those to sums of rows by bag.
+
+    Args:
+        grad: Shape ``(…, D)``, a row for each bag.
+        cores: As of ``tt_lookup_backward``, and so up to ``right``.
+        perm: See ``cores``.
+        left: See ``cores``.
+        right: See ``cores``.
+        bags: As in the forward pass.
+        of_weights: Gets the gradient to the weights, float32, shape ``(B,)``.
+    """
+    dtype, rows = cores[0].dtype, perm.size(0)
     if rows == 0:
         return [torch.zeros_like(core, memory_format=torch.contiguous_format) for core in cores]
     cores = [core.detach().float().contiguous() for core in cores]
@@ -58,7 +89,8 @@ def tt_lookup_backward(
     rank, columns = padded(pair.rank), padded(pair.width)
     outer_rank = padded(pair.inner.size(3)) if len(cores) > 2 else 0
     outer_by_k = outer_by_column(pair, outer_rank)
-    chunks = fixed_chunks(rows, grad.numel(), table.rows.numel() + outer_by_k.numel())
+    size = rows * grad.size(-1)
+    chunks = fixed_chunks(rows, size, table.rows.numel() + outer_by_k.numel())
     left_sums = torch.zeros(chunks, *table.rows.shape)
     outer_sums = torch.zeros(chunks, *outer_by_k.shape)
     inner_sums = InnerSums.of(pair, chunks, rank, outer_rank)
@@ -66,9 +98,8 @@ def tt_lookup_backward(
     block = max(1, _BLOCK // height)
     over_chunks(
         _compiled(rank, columns, outer_rank),
-        chunks,
-        rows,
-        2 * grad.numel() * pair.rank,
+        even_bounds(chunks, rows),
+        2 * size * pair.rank,
         (
             pair.inner[0].numel() // pair.rank * rank,
             pair.inner[0].numel() // pair.inner.size(3) * outer_rank,
@@ -86,7 +117,9 @@ def tt_lookup_backward(
         perm.numpy(),
         table.place.numpy(),
         right.numpy(),
+        *bags.arrays,
         grad.view(-1).numpy(),
+        None if of_weights is None else of_weights.numpy(),
         left_sums.numpy(),
         outer_sums.numpy(),
         *inner_sums.arrays,
@@ -104,7 +137,7 @@ def _compiled(RANK: int, COLUMNS: int, OUTER_RANK: int) -> Callable[..., None]:
     @njit(cache=True, nogil=True)
     def kernel(
         first, last, bounds, scratch, block, table, inner, outer, outer_by_k, perm, place, right,
-        grad, left_sums, outer_sums, inner_sums, inner_edges, edge_slices,
+        bag, weight, grad, of_weight, left_sums, outer_sums, inner_sums, inner_edges, edge_slices,
     ):  # fmt: skip
         height = table.shape[1]
         outers, _, outer_width = outer.shape
@@ -149,9 +182,14 @@ def _compiled(RANK: int, COLUMNS: int, OUTER_RANK: int) -> Callable[..., None]:
                     while count < block and slot + count < end and right[slot + count] == key:
                         at = slot + count
                         later = perm[min(at + _AHEAD, len(perm) - 1)]
+                        if bag is None:
+                            source = perm[at]
+                        else:
+                            source = bag[perm[at]]
+                            later = bag[later]
                         prefetch(address(grad) + 4 * later * height * width, height * width, False)
                         copy(address(table) + 4 * place[at] * size, a + 4 * count * size, size)
-                        row = address(grad) + 4 * perm[at] * height * width
+                        row = address(grad) + 4 * source * height * width
                         if width == COLUMNS:
                             copy(row, g + 4 * count * height * width, height * width)
                         else:
@@ -163,12 +201,19 @@ def _compiled(RANK: int, COLUMNS: int, OUTER_RANK: int) -> Callable[..., None]:
                                 )
                         count += 1
                     product(
-                        g, COLUMNS, a, RANK, count * height,
-                        tile_sum, RANK, width, 1, RANK, True,
-                    )  # fmt: skip
-                    product(
                         g, 1, tile, RANK, width,
                         of_a, RANK, count * height, COLUMNS, RANK, False,
+                    )  # fmt: skip
+                    if weight is not None:
+                        for t in range(count):
+                            of_row, row = of_a + 4 * t * size, a + 4 * t * size
+                            if of_weight is not None:
+                                of_weight[perm[slot + t]] = dot(row, of_row, size)
+                            scale(row, weight[perm[slot + t]], row, size)
+                            scale(of_row, weight[perm[slot + t]], of_row, size)
+                    product(
+                        g, COLUMNS, a, RANK, count * height,
+                        tile_sum, RANK, width, 1, RANK, True,
                     )  # fmt: skip
                     for t in range(count):
                         add_vectors(

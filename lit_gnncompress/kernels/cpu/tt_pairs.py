@@ -68,8 +68,13 @@ def left_pair(cores: list[Tensor]) -> Pair:
 
 def outer_by_column(pair: Pair, outer_rank: int) -> Tensor:
     """The outer core as ``(p, q, S)``, ``S`` filled up to ``outer_rank``, at least."""
-    by_column = pair.outer.transpose(1, 2)
-    return F.pad(by_column, (0, max(0, outer_rank - by_column.size(2)))).contiguous()
+    return filled_up(pair.outer.transpose(1, 2), outer_rank).contiguous()
+
+
+def filled_up(tensor: Tensor, columns: int) -> Tensor:
+    """With zeros, to as many columns at least; no copy where there are enough."""
+    missing = columns - tensor.size(-1)
+    return F.pad(tensor, (0, missing)) if missing > 0 else tensor
 
 
 class InnerSums(NamedTuple):

@@ -164,6 +164,48 @@ def add_vectors(typingctx: Any, source: Any, target: Any, count: Any) -> Any:
 
 
 @_helper
+def scale(typingctx: Any, source: Any, factor: Any, target: Any, count: Any) -> Any:
+    """Writes ``count`` floats, a multiple of 8, times a factor to another address, or the same."""
+    index = types.int64
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, factor, target, count = args
+        factors = _broadcast(builder, factor, ir.VectorType(_FLOAT, HALF))
+        with cgutils.for_range(builder, builder.sdiv(count, _I64(HALF)), intp=_I64) as loop:
+            at = builder.mul(loop.index, _I64(HALF))
+            found = builder.load(_vectors(builder, _moved(builder, source, at, 0), HALF), align=4)
+            place = _vectors(builder, _moved(builder, target, at, 0), HALF)
+            builder.store(builder.fmul(found, factors), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(index, types.float32, index, index), build
+
+
+@_helper
+def dot(typingctx: Any, a: Any, b: Any, count: Any) -> Any:
+    """The sum of the products of ``count`` floats, a multiple of 8, at two addresses."""
+    index = types.int64
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b, count = args
+        kind = ir.VectorType(_FLOAT, HALF)
+        sums = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+        with cgutils.for_range(builder, builder.sdiv(count, _I64(HALF)), intp=_I64) as loop:
+            at = builder.mul(loop.index, _I64(HALF))
+            x, y = (
+                builder.load(_vectors(builder, _moved(builder, place, at, 0), HALF), align=4)
+                for place in (a, b)
+            )
+            builder.store(builder.fadd(builder.load(sums), builder.fmul(x, y)), sums)
+        lanes = [builder.extract_element(builder.load(sums), _I32(i)) for i in range(HALF)]
+        while len(lanes) > 1:
+            lanes = [builder.fadd(x, y) for x, y in zip(lanes[::2], lanes[1::2], strict=True)]
+        return lanes[0]
+
+    return types.float32(index, index, index), build
+
+
+@_helper
 def prefetch(typingctx: Any, place: Any, count: Any, write: Any) -> Any:
     """Asks for ``count`` floats from an address on, to be written if the literal says so."""
     index = types.int64
@@ -212,7 +254,7 @@ class _Tile:
         for t, row in enumerate(self._sums):
             place = _moved(builder, left, _I64(t * stride), 0)
             factor = builder.load(builder.inttoptr(place, _FLOAT.as_pointer()), align=4)
-            factor = self._broadcast(factor)
+            factor = _broadcast(builder, factor, self._kind)
             for total, column in zip(row, columns, strict=True):
                 value = builder.call(multiply_add, [factor, column, builder.load(total)])
                 builder.store(value, total)
@@ -226,12 +268,6 @@ class _Tile:
     def _at(self, place: Any, vector: int) -> Any:
         place = self._builder.add(place, _I64(4 * self._lanes * vector))
         return _vectors(self._builder, place, self._lanes)
-
-    def _broadcast(self, number: Any) -> Any:
-        undefined = ir.Constant(self._kind, ir.Undefined)
-        single = self._builder.insert_element(undefined, number, _I32(0))
-        first = ir.Constant(ir.VectorType(_I32, self._lanes), None)
-        return self._builder.shuffle_vector(single, undefined, first)
 
 
 class _loop_while:
@@ -271,6 +307,13 @@ def _moved(builder: Any, place: Any, floats: Any, columns: int) -> Any:
 
 def _vectors(builder: Any, place: Any, lanes: int) -> Any:
     return builder.inttoptr(place, ir.VectorType(_FLOAT, lanes).as_pointer())
+
+
+def _broadcast(builder: Any, number: Any, kind: Any) -> Any:
+    undefined = ir.Constant(kind, ir.Undefined)
+    single = builder.insert_element(undefined, number, _I32(0))
+    first = ir.Constant(ir.VectorType(_I32, kind.count), None)
+    return builder.shuffle_vector(single, undefined, first)
 
 
 def _zip(builder: Any, a: Any, b: Any, begin: int) -> Any:

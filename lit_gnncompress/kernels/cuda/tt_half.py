@@ -103,6 +103,7 @@ def product_gradients(
     place: Tensor | None,
     deterministic: bool,
     sorted_by_b: bool = False,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`multiply` to both tables.
 
@@ -115,34 +116,44 @@ def product_gradients(
         place: Matrix of ``grad`` of each slot, int32; its number if ``None``.
         deterministic: Whether sums are to be the same bits every time.
         sorted_by_b: Whether ``of_b`` never falls: then no atomics are needed for ``b``.
+        weights: What the product of each slot was multiplied by, float32; 1 if ``None``.
     """
     of_a_sums = _by_key(
-        Factor(grad, place, True), Factor(b, of_b, True), of_a, a.size(0), deterministic, False
-    )
+        Factor(grad, place, True), Factor(b, of_b, True), weights, of_a, a.size(0),
+        deterministic, False,
+    )  # fmt: skip
     of_b_sums = _by_key(
-        Factor(a, of_a), Factor(grad, place), of_b, b.size(0), deterministic, sorted_by_b
-    )
+        Factor(a, of_a), Factor(grad, place), weights, of_b, b.size(0),
+        deterministic, sorted_by_b,
+    )  # fmt: skip
     return of_a_sums, of_b_sums
 
 
 def _by_key(
-    x: Factor, y: Factor, key: Tensor | None, count: int, deterministic: bool, is_sorted: bool
+    x: Factor,
+    y: Factor,
+    weights: Tensor | None,
+    key: Tensor | None,
+    count: int,
+    deterministic: bool,
+    is_sorted: bool,
 ) -> Tensor:
     """Sums of the outer products of the slots of each key, shape ``(count, I, J)``."""
     if key is None:  # a slot each
         rowptr = torch.arange(count + 1, device=x.data.device)
-        return sum_segments(x, y, rowptr, count)
+        return sum_segments(x, y, rowptr, count, weights)
     slots = key.size(0)
     if not is_sorted:
         if not deterministic:
             out = torch.zeros(count, x.count, y.count, device=x.data.device)
-            add_by_atomics(x, y, key, slots, out)
+            add_by_atomics(x, y, key, slots, out, weights)
             return out
         key, order = sort_keys(key, count)
         for factor in (x, y):
             factor.index = order if factor.index is None else factor.index[order.long()]
+        weights = None if weights is None else weights[order.long()]
     rowptr = torch.searchsorted(key, torch.arange(count + 1, dtype=key.dtype, device=key.device))
-    return sum_segments(x, y, rowptr, slots)
+    return sum_segments(x, y, rowptr, slots, weights)
 
 
 def sort_keys(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:

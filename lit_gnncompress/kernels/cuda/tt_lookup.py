@@ -36,26 +36,13 @@ def tt_lookup(
         return out, perm, left, right
     with torch.cuda.device_of(out), torch.autocast("cuda", enabled=False):
         halves = halves_of(cores, slots)
-        _split[(triton.cdiv(slots, _BLOCK),)](
-            indices.reshape(-1).contiguous(),
-            left,
-            right,
-            slots,
-            halves[0].count * halves[1].count,
-            halves[1].count,
-            BLOCK=_BLOCK,
-            debug=True,  # the assertion is there
-            enable_fp_fusion=False,
-        )
+        split(indices, halves, left, right)
         place = None
         if keep:
             right, perm = sort_keys(right, halves[1].count)
             left, place = left[perm.long()], perm
         for part in parts_of(halves, slots):
-            a, of_a = halves[0].matrices(left[part])
-            b, of_b = halves[1].matrices(right[part])
-            a = a.view(a.size(0), halves[0].height, -1)
-            b = b.view(b.size(0), a.size(2), -1)
+            a, b, of_a, of_b = factors_of(halves, left[part], right[part])
             rows = out.view(slots, width)
             count = part.stop - part.start
             if place is None:
@@ -72,6 +59,32 @@ def halves_of(cores: list[Tensor], slots: int) -> tuple[Half, Half]:
     cores = [core.detach().float().contiguous() for core in cores]
     half = len(cores) // 2
     return Half(cores[:half], slots), Half(cores[half:], slots)
+
+
+def split(indices: Tensor, halves: tuple[Half, Half], left: Tensor, right: Tensor) -> None:
+    """Writes the digits of all indices, as one number for each half."""
+    slots = left.size(0)
+    _split[(triton.cdiv(slots, _BLOCK),)](
+        indices.reshape(-1).contiguous(),
+        left,
+        right,
+        slots,
+        halves[0].count * halves[1].count,
+        halves[1].count,
+        BLOCK=_BLOCK,
+        debug=True,  # the assertion is there
+        enable_fp_fusion=False,
+    )
+
+
+def factors_of(
+    halves: tuple[Half, Half], left: Tensor, right: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """What ``multiply`` takes for the rows of some slots: two tables, and what each slot takes."""
+    a, of_a = halves[0].matrices(left)
+    b, of_b = halves[1].matrices(right)
+    a = a.view(a.size(0), halves[0].height, -1)
+    return a, b.view(b.size(0), a.size(2), -1), of_a, of_b
 
 
 def parts_of(halves: tuple[Half, Half], slots: int) -> list[slice]:

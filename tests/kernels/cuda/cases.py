@@ -289,6 +289,32 @@ def tt_lookup_backward(trains):
         yield Case(f"{train}, deterministic", args, train.split, deterministic=True)
 
 
+def bags(train):
+    """Indices, offsets with empty bags and a large one, and weights of every second train."""
+    cuts = torch.randint(0, train.count // 2 + 1, (train.count // 4,)).sort()[0]
+    offsets = torch.cat([cuts.new_zeros(2), cuts, cuts.new_full((2,), train.count)])
+    weights = torch.randn(train.count).to(train.dtype) if train.count % 4 else None
+    return train.indices, offsets, weights, train.cores
+
+
+def tt_embedding_bag(trains):
+    for train in trains:
+        for keep in (True, False):
+            yield Case(f"{train}, {keep=}", (*bags(train), keep), train.split)
+
+
+def tt_embedding_bag_backward(trains):
+    from lit_gnncompress.kernels.reference.tt_embedding_bag import tt_embedding_bag
+
+    for train in trains:
+        indices, offsets, weights, cores = bags(train)
+        out, *order = tt_embedding_bag(indices, offsets, weights, cores, True)
+        to_weights = weights is not None
+        args = torch.randn_like(out), offsets, weights, cores, *order, to_weights
+        yield Case(f"{train}", args, train.split)
+        yield Case(f"{train}, deterministic", args, train.split, deterministic=True)
+
+
 OF_ROWS = [
     pack_bits,
     unpack_bits,
@@ -299,7 +325,12 @@ OF_ROWS = [
     packed_linear_int8,
 ]
 OF_EDGES = [aggregate, edge_dot, packed_aggregate, attention_aggregate, packed_attention_aggregate]
-OF_TENSOR_TRAINS = [tt_lookup, tt_lookup_backward]
+OF_TENSOR_TRAINS = [
+    tt_embedding_bag,
+    tt_embedding_bag_backward,
+    tt_lookup,
+    tt_lookup_backward,
+]
 OPERATIONS = {make.__name__: make for make in OF_ROWS + OF_EDGES + OF_TENSOR_TRAINS}
 
 
@@ -339,14 +370,18 @@ def compare(operation, case, device="cpu"):
     """Triton's implementation gives what the reference gives."""
     expected = implementation("reference", operation)(*moved(case.args, device))
     found = launch(operation, case, device)
-    if isinstance(expected, torch.Tensor):
-        expected, found = (expected,), (found,)
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(_flat(expected), _flat(found), strict=True):
         largest = one.nan_to_num().abs().max().item() if one.numel() else 0.0
         tolerance = 0.0 if case.exact else _ROUNDING.get(one.dtype, 1e-5)
         torch.testing.assert_close(
             other, one, rtol=tolerance, atol=tolerance * largest, equal_nan=True
         )
+
+
+def _flat(results):
+    if isinstance(results, torch.Tensor):
+        return [results]
+    return [tensor for result in results for tensor in _flat(result)]
 
 
 def moved(args, device):

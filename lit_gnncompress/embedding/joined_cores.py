@@ -1,0 +1,184 @@
+"""Cores of several tables behind one another, so that one call finds rows of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_gnncompress.embedding.train_table import TrainTable
+
+
+class JoinedCores(nn.Module):
+    r"""The cores of tables that agree in columns and ranks, one tensor for each place in the train.
+
+    Core :math:`k` has the slices of the first table, then those of the second, and so on: it is the
+    core of a train with :math:`P_k = \sum_t p_{t,k}` rows. Row :math:`i` of table :math:`t` is that
+    of the digits :math:`i_k + \sum_{u < t} p_{u,k}`, whose number is, with the spans
+    :math:`s_k = \prod_{l > k} p_{t,l}` and :math:`S_k = \prod_{l > k} P_l`,
+
+    .. math:: base_t + i + \sum_{k < d} \lfloor i / s_k \rfloor \, (S_k - p_{t,k+1} S_{k+1}).
+
+    The tables give up their own cores: from now on they see slices of these.
+
+    Args:
+        tables: Of the same width, columns, ranks, dtype and device; two or more.
+        columns: Where categories of each table are among those of all.
+
+    Attributes:
+        columns: The same, int64.
+        padding: The row of each table that is zero, int64; -1 where there is none.
+        has_padding: Whether there is any.
+    """
+
+    columns: Tensor
+    padding: Tensor
+    bases: Tensor
+    spans: Tensor
+    factors: Tensor
+
+    def __init__(self, tables: Sequence[TrainTable], columns: Sequence[int]) -> None:
+        super().__init__()
+        rows = [table.shape.rows for table in tables]
+        self.ends = [tuple(accumulate(of_core, initial=0)) for of_core in zip(*rows, strict=True)]
+        for k, cores in enumerate(zip(*(table.cores for table in tables), strict=True)):
+            core = torch.cat([core.detach() for core in cores])
+            setattr(self, f"core_{k}", nn.Parameter(core, cores[0].requires_grad))
+        joined = _spans([ends[-1] for ends in self.ends])
+        spans = [_spans(of_table) for of_table in rows]
+        factors = [
+            [joined[k] - of_table[k + 1] * joined[k + 1] for k in range(len(of_table) - 1)]
+            for of_table in rows
+        ]
+        starts = zip(*(ends[:-1] for ends in self.ends), strict=True)
+        bases = [sum(o * s for o, s in zip(start, joined, strict=True)) for start in starts]
+        device = self.cores[0].device
+        # No index is below 0.
+        padding = [-1 if table.padding_idx is None else table.padding_idx for table in tables]
+        self.has_padding = max(padding) >= 0
+        numbers = {
+            "bases": bases,
+            "spans": spans,
+            "factors": factors,
+            "padding": padding,
+            "columns": list(columns),
+        }
+        for name, values in numbers.items():
+            # A GPU would be waited for if they came from the host with every batch.
+            self.register_buffer(name, torch.tensor(values, device=device), persistent=False)
+        for number, table in enumerate(tables):
+            table.cores = CoreSlices(self, number)  # type: ignore[assignment]
+
+    @property
+    def cores(self) -> list[Tensor]:
+        """Core ``k`` of shape ``(P_k, R_{k-1}, q_k, R_k)``."""
+        return [getattr(self, f"core_{k}") for k in range(len(self.ends))]
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Numbers in the joined train.
+
+        Args:
+            places: Places in each table, int64 or int32, shape ``(B, tables)``.
+
+        Returns:
+            int64, same shape.
+        """
+        return self._joined(places, self.bases, self.spans, self.factors)
+
+    def of_table(self, number: int, places: Tensor) -> Tensor:
+        """The same of places in one table, any shape."""
+        return self._joined(places, self.bases[number], self.spans[number], self.factors[number])
+
+    @staticmethod
+    def _joined(places: Tensor, bases: Tensor, spans: Tensor, factors: Tensor) -> Tensor:
+        places = places.long()
+        out = places + bases
+        for k in range(factors.size(-1)):
+            digits = torch.div(places, spans[..., k], rounding_mode="floor")
+            out.addcmul_(digits, factors[..., k])
+        return out
+
+    # The tables save and load their slices.
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        pass
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if strict:
+            unexpected_keys += [key for key in state_dict if key.startswith(prefix)]
+
+
+class CoreSlices(nn.Module):
+    """The cores of one table: slices of joined ones, saved and loaded as cores of its own.
+
+    Args:
+        joined: The cores of all tables.
+        number: Which table.
+    """
+
+    def __init__(self, joined: JoinedCores, number: int) -> None:
+        super().__init__()
+        self._joined = (joined,)  # no child: its parameters are not the table's
+        self.number = number
+
+    def __len__(self) -> int:
+        return len(self._joined[0].cores)
+
+    def __getitem__(self, k: int) -> Tensor:
+        ends = self._joined[0].ends[k]
+        return self._joined[0].cores[k][ends[self.number] : ends[self.number + 1]]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[k] for k in range(len(self)))
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        for k, core in enumerate(self):
+            destination[f"{prefix}{k}"] = core if keep_vars else core.detach()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        own = {f"{prefix}{k}": core for k, core in enumerate(self)}
+        given = [key for key in state_dict if key.startswith(prefix)]
+        if strict:
+            missing_keys += [key for key in own if key not in state_dict]
+            unexpected_keys += [key for key in given if key not in own]
+        with torch.no_grad():
+            for key, core in own.items():
+                if key not in state_dict:
+                    continue
+                if state_dict[key].shape == core.shape:
+                    core.copy_(state_dict[key])
+                else:
+                    error_msgs.append(
+                        f"{key} has shape {tuple(state_dict[key].shape)}, the table here "
+                        f"{tuple(core.shape)}."
+                    )
+
+
+def _spans(rows: Sequence[int]) -> list[int]:
+    return [math.prod(rows[k + 1 :]) for k in range(len(rows))]
