@@ -25,6 +25,7 @@ from torch_geometric.data import Data
 
 from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
 from lit_gnncompress.compare import SeedResult, compare_by_seed
+from lit_gnncompress.embedding.restored import restore_tables
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.report import print_comparison, write_report
 from lit_gnncompress.storage.artifact import save_compressed
@@ -282,8 +283,9 @@ def _rebuild(
     quantize.setup(cli.trainer, cli.model, "predict")
     quantize.load_state_dict(state)
     try:
+        restore_tables(cli.model, checkpoint["state_dict"])  # what Tensorize made in the fit
         cli.model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} does not fit the model of {config}: {error}") from error
     return cli.model, _graph(cli.datamodule)
 

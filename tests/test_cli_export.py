@@ -10,6 +10,7 @@ import yaml
 from lit_gnncompress import BitPlan, load_compressed
 from lit_gnncompress.cli import main
 from lit_gnncompress.data import GraphDataModule
+from lit_gnncompress.embedding import TTEmbedding
 
 PLAN = {"features": {"convs.0": [8, 2], "convs.1": 4}, "degree_splits": [12]}
 
@@ -112,6 +113,32 @@ def test_a_file_that_is_there(ckpt):
     with pytest.raises(SystemExit, match="exists already"):
         main(["export", "--ckpt", ckpt])
     main(["export", "--ckpt", ckpt, "--overwrite"])
+
+
+def test_tables_that_were_tensorized(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = configuration()
+    config["data"]["init_args"] |= {"features": False}
+    config["model"]["init_args"] |= {"embedding_dim": 16}
+    tensorize = {"tables": "largest:1", "rank": 2, "parts": True, "verbose": False}
+    callback = {"class_path": "lit_gnncompress.callbacks.Tensorize", "init_args": tensorize}
+    config["trainer"]["callbacks"].insert(0, callback)
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "run.yaml"])
+    ckpt = str(next(Path().glob("**/*.ckpt")))
+    main(["export", "--ckpt", ckpt])
+    loaded = load_compressed("model.safetensors")
+    assert isinstance(loaded.module.embedding, TTEmbedding)
+    state = torch.load(ckpt, weights_only=True)["state_dict"]
+    assert loaded.module.state_dict().keys() == state.keys()
+    for name, value in loaded.module.state_dict().items():
+        assert torch.equal(value, state[name])
+    assert loaded.predict().shape == (loaded.data.num_nodes,)
+    config["model"]["init_args"] |= {"embedding_dim": 15}
+    Path("other.yaml").write_text(yaml.safe_dump(config))
+    args = ["export", "--ckpt", ckpt, "--out", "other.safetensors", "--config", "other.yaml"]
+    with pytest.raises(SystemExit, match="'embedding': the state's tensor train does not fit"):
+        main(args)
 
 
 class Trap:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.criteo_rows import write_criteo
 from lit_gnncompress import BitPlan
 
 ROOT = Path(__file__).parent.parent
@@ -83,3 +84,33 @@ def test_tt_recommender(tmp_path):
     done = run("-m", "lit_gnncompress", "fit", *config, "--trainer.max_epochs=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "19.7×" in done.stdout
+
+
+def test_dlrm_criteo(tmp_path):
+    day, config = tmp_path / "day_0", ("--config", str(ROOT / "examples/dlrm_criteo.yaml"))
+    write_criteo(day, 3000, (900, 400, 300, 200, 12, *([5] * 21)))
+    of_file = (f"--data.init_args.path={day}", f"--data.init_args.processed_dir={tmp_path}")
+    main = ("-m", "lit_gnncompress")
+    done = run(*main, "fit", *config, *of_file, "--trainer.max_epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("embeddings.") == 5
+    assert "is left dense: its cores would have" in " ".join(done.stdout.split())
+    (checkpoint,) = tmp_path.glob("runs/dlrm_criteo/**/*.ckpt")
+    done = run(*main, "test", *config, *of_file, f"--ckpt_path={checkpoint}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"test_auroc\D*0\.\d+", done.stdout)
+
+
+def test_dlrm_criteo_of_published_rows(tmp_path):
+    if "GNNCOMPRESS_DATA" not in os.environ:
+        pytest.skip("GNNCOMPRESS_DATA is not set: Criteo10k is not at hand")
+    config = str(ROOT / "examples/dlrm_criteo.yaml")
+    real = (
+        "--data.init_args.name=Criteo10k",
+        f"--data.init_args.processed_dir={tmp_path}",
+        "--trainer.callbacks.order=cooccurrence",
+        "--trainer.max_epochs=1",
+    )
+    done = run("-m", "lit_gnncompress", "fit", "--config", config, *real, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("cooccurrence") == 5

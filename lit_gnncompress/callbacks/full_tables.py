@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lit_gnncompress.embedding import NodeOrder, TTEmbedding
+from lit_gnncompress.embedding import NodeOrder
+from lit_gnncompress.embedding.train_table import TrainTable
 
 
 def convert_full_tables(module: nn.Module) -> None:
@@ -21,7 +22,7 @@ def convert_full_tables(module: nn.Module) -> None:
 
 def _convert(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for name, cores in module.named_modules(remove_duplicate=False):
-        if not isinstance(cores, TTEmbedding):
+        if not isinstance(cores, TrainTable):
             continue
         own = f"{prefix}{name}."
         weight = state.get(f"{own}weight")
@@ -33,17 +34,17 @@ def _convert(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> 
             _check_cores(cores, state, own)
 
 
-def _nearest(cores: TTEmbedding, weight: Tensor, own: str) -> TTEmbedding:
+def _nearest(cores: TrainTable, weight: Tensor, own: str) -> TrainTable:
     """A tensor train like ``cores``, of another table."""
     if weight.shape != (cores.num_embeddings, cores.embedding_dim):
         raise ValueError(
             f"{own}weight of the state has shape {tuple(weight.shape)}, the table here "
-            f"{(cores.num_embeddings, cores.embedding_dim)}: it was trained on another graph."
+            f"{(cores.num_embeddings, cores.embedding_dim)}: it was trained on other data."
         )
     order = None
     if (known := cores.row_order) is not None:
         order = NodeOrder(known.rows, known.place.long().cpu(), "saved", known.graph_hash)
-    return TTEmbedding.from_pretrained(
+    return type(cores).from_pretrained(
         weight,
         padding_idx=cores.padding_idx,
         rank=cores.shape.ranks,
@@ -55,7 +56,7 @@ def _nearest(cores: TTEmbedding, weight: Tensor, own: str) -> TTEmbedding:
     )
 
 
-def _check_cores(cores: TTEmbedding, state: dict[str, Any], own: str) -> None:
+def _check_cores(cores: TrainTable, state: dict[str, Any], own: str) -> None:
     saved = [state.get(f"{own}cores.{k}") for k in range(len(cores.cores))]
     if any(core is None for core in saved):
         return  # load_state_dict says what is missing

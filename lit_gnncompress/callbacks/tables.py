@@ -1,68 +1,23 @@
-"""Embedding tables of a module: found by name, and replaced wherever they are used."""
+"""Embedding tables of a module: found by name or size, and replaced wherever they are used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
-from torch_geometric.data import Data
+from torch import nn
 
-from lit_gnncompress.embedding import TTEmbedding
+from lit_gnncompress.embedding import QuantizedTTEmbedding
+from lit_gnncompress.embedding.train_table import TrainTable
 from lit_gnncompress.plan import near_matches
 
+DenseModule = nn.Embedding | nn.EmbeddingBag
+"""Modules whose table becomes a tensor train."""
 
-@dataclass(frozen=True)
-class TensorizedTable:
-    """What became of a table.
-
-    Attributes:
-        name: Its first name in the module.
-        num_embeddings: Rows of the table.
-        embedding_dim: Columns of the table.
-        rows: Factors of the rows.
-        columns: Factors of the columns.
-        ranks: Inner ranks.
-        order: How its rows were ordered.
-        parameters: Trainable numbers that took the place of all of the table's.
-        error: Share of the table that its cores do not hold, by Frobenius norm; ``None`` where
-            they started afresh.
-    """
-
-    name: str
-    num_embeddings: int
-    embedding_dim: int
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-    ranks: tuple[int, ...]
-    order: str
-    parameters: int
-    error: float | None = None
-
-    @classmethod
-    def of(cls, name: str, cores: TTEmbedding, order: str, error: float | None) -> TensorizedTable:
-        """What a table of this name became."""
-        return cls(
-            name,
-            cores.num_embeddings,
-            cores.embedding_dim,
-            cores.shape.rows,
-            cores.shape.columns,
-            cores.shape.ranks,
-            order,
-            sum(parameter.numel() for parameter in cores.parameters()),
-            error,
-        )
-
-    @property
-    def reduction(self) -> float:
-        """Numbers of the table for each that is left."""
-        return self.num_embeddings * self.embedding_dim / self.parameters
+Train = TrainTable | QuantizedTTEmbedding
+"""What stands in its place, in training and after."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +25,80 @@ class FoundTable:
     """A table, and every name that it has in the module."""
 
     names: tuple[str, ...]
-    module: nn.Embedding
+    module: DenseModule
 
 
-def find_tables(
-    module: nn.Module, patterns: Sequence[str]
-) -> tuple[list[FoundTable], dict[str, TTEmbedding]]:
-    """The embedding tables that the patterns name.
+def named_tables(module: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the tables that the patterns name, tensor trains among them.
 
     Args:
         module: Where to look.
         patterns: Names of modules, their tails, or globs.
 
-    Returns:
-        The tables, and by name those that are tensor trains already.
-
     Raises:
-        ValueError: A pattern without a table, a module that is no table, or a table that cannot be
-            replaced.
+        ValueError: A pattern without a table, or a module that is no table.
     """
     layers = dict(module.named_modules(remove_duplicate=False))
-    tables = {n: m for n, m in layers.items() if isinstance(m, (nn.Embedding, TTEmbedding))}
-    named: dict[str, None] = {}
+    tables = _tables(module)
+    names: dict[str, None] = {}
     for pattern in patterns:
         matches = [name for name in tables if _matches(name, pattern)]
         if not matches:
             raise ValueError(_nothing_found(pattern, layers, tables))
-        named.update(dict.fromkeys(matches))
-    owners = _owners(module)
+        names.update(dict.fromkeys(matches))
+    return list(names)
+
+
+def largest_tables(module: nn.Module, count: int) -> list[str]:
+    """Names of the largest tables, tensor trains among them: the size is that of a full table.
+
+    Args:
+        module: Where to look.
+        count: How many, at most.
+
+    Raises:
+        ValueError: There is no table.
+    """
+    tables = _tables(module)
+    own = {
+        id(table if isinstance(table, Train) else table.weight): name
+        for name, table in reversed(tables.items())  # the first name remains
+    }
+    names = sorted(own.values(), key=list(tables).index)
+    if not names:
+        raise ValueError(
+            f"tables='largest:{count}': {type(module).__name__} has no nn.Embedding or "
+            f"nn.EmbeddingBag."
+        )
+    sizes = {name: tables[name].num_embeddings * tables[name].embedding_dim for name in names}
+    return sorted(names, key=lambda name: -sizes[name])[:count]
+
+
+def find_tables(
+    module: nn.Module, names: Iterable[str], argument: str
+) -> tuple[list[FoundTable], dict[str, Train]]:
+    """The tables of some names.
+
+    Args:
+        module: Where they are.
+        names: Names of tables.
+        argument: What asks for them, to begin messages with.
+
+    Returns:
+        The tables, and by name those that are tensor trains already.
+
+    Raises:
+        ValueError: A table that cannot be replaced.
+    """
+    layers, owners = dict(module.named_modules(remove_duplicate=False)), _owners(module)
     found: dict[int, FoundTable] = {}
-    for name in named:
-        table = tables[name]
-        if isinstance(table, nn.Embedding) and id(table.weight) not in found:
-            found[id(table.weight)] = _found(name, table, layers, owners)
-    there = {name: table for name in named if isinstance(table := tables[name], TTEmbedding)}
+    there: dict[str, Train] = {}
+    for name in names:
+        table: Any = layers[name]
+        if isinstance(table, Train):
+            there[name] = table
+        elif id(table.weight) not in found:
+            found[id(table.weight)] = _found(name, table, layers, owners, argument)
     return list(found.values()), there
 
 
@@ -114,64 +109,13 @@ def put(module: nn.Module, names: Sequence[str], table: nn.Module) -> None:
         module.get_submodule(parent)._modules[leaf] = table
 
 
-def edges_of_rows(name: str, num_embeddings: int, graph: Any) -> Tensor:
-    """Edges between the rows of a table, int64 of shape ``(2, E)``.
-
-    Args:
-        name: The table.
-        num_embeddings: Its rows.
-        graph: What a datamodule has as its ``data``.
-
-    Raises:
-        ValueError: No graph, or one of another number of nodes.
-    """
-    if not isinstance(graph, Data) or ("edge_index" not in graph and "adj_t" not in graph):
-        have = "nothing" if graph is None else f"a {type(graph).__name__}"
-        raise ValueError(
-            f"The rows of {name!r} are to be ordered by a graph, but the datamodule has {have} as "
-            f"its attribute `data`, no torch_geometric.data.Data with edges: pass "
-            f"Tensorize(edge_index=…), an order made before, or order='none'."
-        )
-    if graph.num_nodes != num_embeddings:
-        raise ValueError(
-            f"{name!r} has {num_embeddings} rows, the datamodule's graph {graph.num_nodes} nodes: "
-            f"pass Tensorize(edge_index=…) with edges between the rows of the table, or "
-            f"order='none'."
-        )
-    if "edge_index" in graph:
-        return graph.edge_index
-    if isinstance(graph.adj_t, Tensor):
-        return graph.adj_t.to_sparse_coo().indices().flip(0)
-    target, source, _ = graph.adj_t.coo()  # of torch_sparse
-    return torch.stack([source, target])
-
-
-def print_tables(tables: Sequence[TensorizedTable], console: Console | None = None) -> None:
-    """Prints what shrank, a line per table."""
-    view = Table(title="Embedding tables as tensor trains", padding=(0, 0))
-    view.add_column("table", overflow="fold")
-    for name in ("size", "row factors", "ranks"):
-        view.add_column(name, justify="right", no_wrap=True)
-    view.add_column("order")
-    with_error = any(table.error is not None for table in tables)
-    for name in ("before", "after", "saving", *(["error"] if with_error else [])):
-        view.add_column(name, justify="right", no_wrap=True)
-    for table in tables:
-        view.add_row(
-            table.name,
-            f"{table.num_embeddings:,} × {table.embedding_dim}",
-            " ".join(map(str, table.rows)),
-            " ".join(map(str, table.ranks)),
-            table.order,
-            f"{table.num_embeddings * table.embedding_dim:,}",
-            f"{table.parameters:,}",
-            f"{table.reduction:.1f}×",
-            *([] if not with_error else ["" if table.error is None else f"{table.error:.1%}"]),
-        )
-    (console or Console()).print(view)
-
-
 # --- finding --------------------------------------------------------------------------------------
+
+
+def _tables(module: nn.Module) -> dict[str, Any]:
+    """The tables of a module by all their names, tensor trains among them."""
+    layers = module.named_modules(remove_duplicate=False)
+    return {name: layer for name, layer in layers if isinstance(layer, (DenseModule, Train))}
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -181,11 +125,17 @@ def _matches(name: str, pattern: str) -> bool:
 def _nothing_found(pattern: str, layers: dict[str, nn.Module], tables: dict[str, Any]) -> str:
     if pattern in layers:
         kind = type(layers[pattern]).__name__
-        return f"modules: {pattern!r} is a {kind}; only nn.Embedding tables become tensor trains."
+        return (
+            f"modules: {pattern!r} is a {kind}; only nn.Embedding and nn.EmbeddingBag tables "
+            f"become tensor trains."
+        )
     sizes = [f"{name} ({t.num_embeddings} × {t.embedding_dim})" for name, t in tables.items()]
     known = ", ".join(sizes) or "none"
     hint = near_matches(pattern, list(tables))
-    return f"modules: {pattern!r} names no nn.Embedding.{hint} Tables of this module: {known}."
+    return (
+        f"modules: {pattern!r} names no nn.Embedding or nn.EmbeddingBag.{hint} Tables of this "
+        f"module: {known}."
+    )
 
 
 def _owners(module: nn.Module) -> dict[int, list[tuple[str, str]]]:
@@ -200,35 +150,37 @@ def _owners(module: nn.Module) -> dict[int, list[tuple[str, str]]]:
 
 def _found(
     name: str,
-    table: nn.Embedding,
+    table: DenseModule,
     layers: dict[str, nn.Module],
     owners: dict[int, list[tuple[str, str]]],
+    argument: str,
 ) -> FoundTable:
-    if type(table) is not nn.Embedding:
+    if type(table) not in (nn.Embedding, nn.EmbeddingBag):
         raise ValueError(
-            f"modules: {name!r} is a {type(table).__name__}, whose own ways a TTEmbedding would "
-            f"not have: put a TTEmbedding into it by hand."
+            f"{argument}: {name!r} is a {type(table).__name__}, whose own ways a tensor train "
+            f"would not have: put a TTEmbedding or TTEmbeddingBag into it by hand."
         )
     refused = {
-        "sparse": table.sparse,
         "max_norm": table.max_norm is not None,
         "scale_grad_by_freq": table.scale_grad_by_freq,
     }
-    for argument, is_set in refused.items():
+    for option, is_set in refused.items():
         if is_set:
             raise ValueError(
-                f"modules: {name!r} has {argument}={getattr(table, argument)}, which means nothing "
-                f"to cores that all rows share (their gradients are small and dense): make the "
-                f"nn.Embedding without it"
-                + (", and use an optimizer for dense gradients." if argument == "sparse" else ".")
+                f"{argument}: {name!r} has {option}={getattr(table, option)}, which means nothing "
+                f"to cores that all rows share: make the {type(table).__name__} without it."
             )
     sharers = owners[id(table.weight)]
     for other, attribute in sharers:
-        layer = layers[other]
-        is_alike = type(layer) is nn.Embedding and layer.padding_idx == table.padding_idx
-        if not is_alike:
+        if _ways(layers[other]) != _ways(table):
             raise ValueError(
-                f"modules: the table of {name!r} is also '{other}.{attribute}'. Cores cannot be "
+                f"{argument}: the table of {name!r} is also '{other}.{attribute}'. Cores cannot be "
                 f"shared with it: untie the two, or leave {name!r} out."
             )
     return FoundTable(tuple(other for other, _ in sharers), table)
+
+
+def _ways(layer: nn.Module) -> tuple[Any, ...]:
+    """What tells apart modules that look rows up in the same table."""
+    names = ("padding_idx", "mode", "include_last_offset")
+    return (type(layer), *(getattr(layer, name, None) for name in names))

@@ -89,7 +89,8 @@ out |
             if size < 1:
                 raise ValueError(f"{argument}={size} must be at least 1")
         # The folders belong to a machine, not to what was trained: they stay out of checkpoints.
-        self.save_hyperparameters(ignore=["root", "path"])
+        # The sizes are those of the model there, which a logger takes together with these.
+        self.save_hyperparameters(ignore=["root", "path", "num_users", "num_items"])
         self.data_name = canonical_interactions(name) if path is None else os.fspath(path)
         self.root, self.path, self.pairs = root, path, pairs
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size

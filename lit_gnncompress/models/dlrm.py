@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
 from lit_gnncompress.data import TableBatch
+from lit_gnncompress.embedding.restored import restore_tables
 from lit_gnncompress.models.dot_interaction import DotInteraction
 
 
@@ -70,6 +71,11 @@ class DLRM(L.LightningModule):
             rows. Adam has no such form.
         thresholds: Computes the AUROC at so many thresholds; ``None`` computes it exactly, from all
             scores of an epoch, in 12 bytes for each row.
+        defer_tables: Whether tables are made in ``setup``, after callbacks have been there, and are
+            on the device ``"meta"`` before: those that
+            :class:`~lit_gnncompress.callbacks.Tensorize` replaces then never take memory.
+
+    Checkpoints of a fit with ``Tensorize`` load with and without it.
 
     Raises:
         ValueError: If a size is below 1, there is no field, ``sizes`` or ``optimizer`` is unknown,
@@ -92,6 +98,7 @@ class DLRM(L.LightningModule):
         lr: float = 0.01,
         sparse: bool = False,
         thresholds: int | None = None,
+        defer_tables: bool = False,
     ) -> None:
         super().__init__()
         if sizes not in DLRM_SIZES:
@@ -112,12 +119,30 @@ class DLRM(L.LightningModule):
         self.save_hyperparameters()
         self.num_dense, self.embedding_dim = num_dense, dim
         self.optimizer_name, self.lr = optimizer, lr
-        self.embeddings = nn.ModuleList(_table(rows, dim, sparse) for rows in num_embeddings)
+        device = "meta" if defer_tables else None
+        self.embeddings = nn.ModuleList(
+            _table(rows, dim, sparse, device) for rows in num_embeddings
+        )
+        self._deferred = defer_tables
         self.bottom = _mlp([num_dense, *bottom, dim], last=nn.ReLU()) if num_dense else None
         self.interaction = DotInteraction(len(num_embeddings) + (num_dense > 0))
         self.top = _mlp([dim + self.interaction.num_products, *top, 1], last=None)
         self.val_auroc, self.val_acc = BinaryAUROC(thresholds=thresholds), BinaryAccuracy()
         self.test_auroc, self.test_acc = BinaryAUROC(thresholds=thresholds), BinaryAccuracy()
+
+    def setup(self, stage: str) -> None:
+        """Make the tables that were deferred and are still wanted."""
+        if self._deferred:
+            for table in self.embeddings:
+                if isinstance(table, nn.Embedding) and table.weight.is_meta:
+                    table.to_empty(device=self.device)
+                    _fill(table)
+            self._deferred = False
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make room for what the checkpoint has, tensor trains among it."""
+        restore_tables(self, checkpoint["state_dict"])
+        self.setup("predict")
 
     def forward(self, dense: Tensor, sparse: Tensor) -> Tensor:
         """Score rows.
@@ -130,7 +155,7 @@ class DLRM(L.LightningModule):
             Log odds of a click, ``(B,)``.
 
         Raises:
-            ValueError: If there are more or fewer numbers or fields.
+            ValueError: If there are more or fewer numbers or fields, or tables are not made yet.
             IndexError: If a category has no row in its table; on the CPU with its name.
         """
         self._check_rows(dense, sparse)
@@ -175,6 +200,11 @@ class DLRM(L.LightningModule):
             self.log(name, metric, batch_size=size, prog_bar=prog_bar)
 
     def _check_rows(self, dense: Tensor, sparse: Tensor) -> None:
+        if self._deferred:
+            raise ValueError(
+                "defer_tables=True: the tables are not made yet. A Trainer makes them; without "
+                "one, call setup('predict')"
+            )
         for name, rows, width in (
             ("dense", dense, self.num_dense),
             ("sparse", sparse, len(self.embeddings)),
@@ -208,11 +238,20 @@ def _look_up(table: nn.Module, categories: Tensor) -> Tensor:
     return table(categories.unsqueeze(1) if is_bag else categories)
 
 
-def _table(num_embeddings: int, embedding_dim: int, sparse: bool) -> nn.Embedding:
-    table = nn.Embedding(num_embeddings, embedding_dim, sparse=sparse)
-    bound = num_embeddings**-0.5  # as the authors' code
-    nn.init.uniform_(table.weight, -bound, bound)
+def _table(
+    num_embeddings: int, embedding_dim: int, sparse: bool, device: str | None
+) -> nn.Embedding:
+    table = nn.Embedding(num_embeddings, embedding_dim, sparse=sparse, device=device)
+    table.init_std = (3 * num_embeddings) ** -0.5  # of the entries below, for who replaces it
+    _fill(table)
     return table
+
+
+def _fill(table: nn.Embedding) -> None:
+    """Draw the entries as the authors' code does; none where there is no memory."""
+    if not table.weight.is_meta:
+        bound = table.num_embeddings**-0.5
+        nn.init.uniform_(table.weight, -bound, bound)
 
 
 def _mlp(widths: Sequence[int], last: nn.Module | None) -> nn.Sequential:

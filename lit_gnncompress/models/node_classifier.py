@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -13,6 +13,7 @@ from torch_geometric.typing import Adj
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_gnncompress.embedding import restore_tables
 from lit_gnncompress.models.backbones import ModelName, build_backbone
 
 
@@ -48,7 +49,7 @@ class NodeClassifier(L.LightningModule):
             and returns ``(N, embedding_dim)``, and has all rows as its ``weight``, such as
             :class:`~lit_gnncompress.embedding.TTEmbedding` or
             :class:`~lit_gnncompress.embedding.PartitionEmbedding`. It is no hyperparameter:
-            ``load_from_checkpoint`` wants it again.
+            ``load_from_checkpoint`` wants it again, but for a tensor train.
 
     Raises:
         ValueError: If the network cannot be built from these arguments, or the table of nodes
@@ -98,6 +99,10 @@ class NodeClassifier(L.LightningModule):
         self.train_acc = MulticlassAccuracy(num_classes, average="micro")
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make room for tensor trains that the checkpoint has in place of a table."""
+        restore_tables(self, checkpoint["state_dict"])
 
     def forward(self, x: Tensor | None, edge_index: Adj) -> Tensor:
         """Score the classes of each node.

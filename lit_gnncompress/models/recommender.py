@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lit_gnncompress.embedding import restore_tables
 from lit_gnncompress.models.light_graph_conv import LightGraphConv, symmetric_adjacency
 from lit_gnncompress.models.ranking_metrics import NDCGAtK, RecallAtK
 
@@ -94,6 +97,10 @@ class Recommender(L.LightningModule):
         self.val_recall, self.val_ndcg = RecallAtK(k), NDCGAtK(k)
         self.test_recall, self.test_ndcg = RecallAtK(k), NDCGAtK(k)
         self._evaluated: Tensor | None = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make room for tensor trains that the checkpoint has in place of a table."""
+        restore_tables(self, checkpoint["state_dict"])
 
     def forward(self, edge_index: Tensor) -> Tensor:
         """Compute the vectors of all users and items.

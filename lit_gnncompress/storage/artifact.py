@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from lit_gnncompress.embedding.restored import restore_tables
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.quantization.quantize import (
     Quantization,
@@ -178,6 +179,7 @@ def load_compressed(
         ) from error
     built = _module(path, found, module)
     try:
+        restore_tables(built, found.weights)
         _load_weights(built, found.weights)
         quantization = quantize_(remove_quantization(built), found.plan, **found.options)
     except (RuntimeError, ValueError, TypeError) as error:

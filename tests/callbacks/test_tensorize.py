@@ -14,7 +14,13 @@ from torch_geometric.utils import to_torch_csr_tensor
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import QuantizationFinetuning, Quantize, Tensorize
 from lit_gnncompress.data.full_graph_loader import FullGraphLoader
-from lit_gnncompress.embedding import NodeOrder, TTEmbedding, hierarchical_order
+from lit_gnncompress.embedding import (
+    NodeOrder,
+    QuantizedTTEmbedding,
+    TTEmbedding,
+    hierarchical_order,
+    structural_vectors,
+)
 from tests.callbacks.tiny import make_graph, make_trainer, same, weights_of
 
 NODES, WIDTH, ROWS = 60, 8, (5, 3, 5)
@@ -202,6 +208,16 @@ def test_compression_is_reached_by_larger_parts_where_it_must():
         assert callback.tables[0].reduction >= compression
 
 
+def test_quantized_cores_are_tested_with_the_callback_in_the_trainer():
+    module = make_module()
+    trainer = fit(module, tensorize())
+    before = trainer.test(module, Graphs(), verbose=False)[0]["test_loss"]
+    module.net.embedding = module.net.embedding.quantized(8)
+    after = trainer.test(module, Graphs(), verbose=False)[0]["test_loss"]
+    assert isinstance(module.net.embedding, QuantizedTTEmbedding)
+    assert after == pytest.approx(before, abs=0.02)
+
+
 # --- where cores start ----------------------------------------------------------------------------
 
 
@@ -224,6 +240,22 @@ def test_a_start_from_the_table_is_the_nearest_tensor_train():
     assert exact.tables[0].error < 1e-5
     rough.replace(make_module(), make_graph(NODES))
     assert 0.1 < rough.tables[0].error < 1
+
+
+def test_a_start_by_structure_is_near_to_vectors_of_the_graph():
+    module, graph = make_module(), make_graph(NODES)
+    with torch.no_grad():
+        module.net.embedding.weight.mul_(0.01)
+    spread = module.net.embedding.weight.square().mean().sqrt()
+    tensorize(rank=64, start="structure", seed=3).replace(module, graph)
+    vectors = structural_vectors(graph.edge_index, NODES, WIDTH, seed=3)
+    rows = module.net.embedding.full_weight()
+    torch.testing.assert_close(rows, vectors * spread, atol=1e-6, rtol=1e-4)
+
+
+def test_a_start_by_structure_wants_a_graph():
+    with pytest.raises(ValueError, match=r"started by the structure of a graph, but .* nothing"):
+        tensorize(order="none", start="structure").replace(make_module())
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -349,7 +381,6 @@ class OwnWays(nn.Embedding):
         (make_module, {"modules": ["embeding"]}, r"names no nn.Embedding.*net.embedding \(60 × 8"),
         (make_module, {"modules": ["conv"]}, "'conv' is a SAGEConv; only nn.Embedding"),
         (tied, {}, "the table of 'net.embedding' is also 'decoder.weight'.*untie"),
-        (lambda: of_table(sparse=True), {}, "sparse=True.*optimizer for dense"),
         (lambda: of_table(max_norm=1.0), {}, "max_norm=1.0"),
         (lambda: make_module(embedding=OwnWays(NODES, WIDTH)), {}, "is a OwnWays"),
         (make_module, {"rows": (2, 3, 4)}, "room for 24 embeddings, 36 too few"),
@@ -369,7 +400,7 @@ def test_tables_that_cannot_be_replaced(module, arguments, message):
         ({"modules": "embedding"}, "give a list of names"),
         ({"modules": []}, "give a list of names"),
         ({"order": "metiss"}, "order='metiss' is unknown. Did you mean 'metis'"),
-        ({"start": "trained"}, "choose 'fresh' or 'table'"),
+        ({"start": "trained"}, "choose 'fresh', 'table', 'structure'"),
         ({"init": "zeros"}, "init='zeros'"),
         ({"order": "none", "parts": True}, "parts=True needs an order"),
     ],
@@ -389,7 +420,7 @@ def test_arguments_that_mean_nothing(arguments, message):
 )
 def test_a_graph_that_cannot_order_the_rows(graph, message):
     with pytest.raises(ValueError, match=message):
-        tensorize().replace(make_module(), graph)
+        tensorize(order="metis").replace(make_module(), graph)
 
 
 def test_another_shape_than_the_tensor_train_at_hand_is_refused():

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from lit_gnncompress.callbacks import Tensorize
 from lit_gnncompress.cli import CompressCLI
 from lit_gnncompress.data import CriteoDataModule, LibFMDataModule
 from lit_gnncompress.embedding import TTEmbedding
@@ -163,6 +164,52 @@ def test_checkpoint_loads_by_itself(data, tmp_path):
     loaded = DLRM.load_from_checkpoint(tmp_path / "model.ckpt")
     batch = data.rows.batch(slice(0, 5))
     assert torch.equal(loaded(*batch[:2]), module(*batch[:2]))
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_checkpoint_with_tensor_trains_loads_by_itself(deferred, data, tmp_path):
+    module = make_dlrm(data, defer_tables=deferred)
+    trainer = make_trainer(tmp_path, callbacks=[Tensorize(tables="largest:3", rank=4)])
+    trainer.fit(module, data)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = DLRM.load_from_checkpoint(tmp_path / "model.ckpt")
+    batch = data.rows.batch(slice(0, 5))
+    assert torch.equal(loaded(*batch[:2]), module(*batch[:2]))
+    again = make_dlrm(data, seed=1, defer_tables=deferred)
+    scores = make_trainer(tmp_path).predict(again, data, ckpt_path=tmp_path / "model.ckpt")
+    torch.testing.assert_close(scores[0][:5], module.predict_step(batch, 0).detach())
+
+
+def test_deferred_tables_are_made_as_others(data, tmp_path):
+    now, later = make_dlrm(data), make_dlrm(data, defer_tables=True)
+    batch = data.rows.batch(slice(0, 5))
+    with pytest.raises(ValueError, match=r"defer_tables=True: .* call setup\('predict'\)"):
+        later(*batch[:2])
+    later.setup("fit")
+    for one, other in zip(now.embeddings, later.embeddings, strict=True):
+        assert one.weight.shape == other.weight.shape
+        bound = one.num_embeddings**-0.5
+        assert 0.5 * bound < other.weight.abs().max() <= bound
+    made = later.embeddings[0].weight
+    later.setup("test")
+    assert later.embeddings[0].weight is made
+    later(*batch[:2])
+
+
+def test_deferred_tables_that_become_tensor_trains_never_take_memory(data, tmp_path):
+    sizes = [2**31 + 7, *data.num_embeddings[1:]]  # 64 GB
+    module = DLRM(sizes, data.num_dense, **SMALL, sparse=True, defer_tables=True)
+    tensorize = Tensorize(["embeddings.0", "embeddings.1"], rank=2)
+    make_trainer(tmp_path, callbacks=[tensorize]).fit(module, data)
+    batch = data.rows.batch(slice(0, 5))
+    batch.sparse[0, 0] = 2**31 + 6
+    assert module(*batch[:2]).isfinite().all()
+    fresh = make_dlrm(data, defer_tables=True)
+    Tensorize(["embeddings.1"], rank=4).replace(fresh)
+    spread = fresh.embeddings[1].full_weight().square().mean().sqrt()
+    assert 0.5 < spread * (3 * data.num_embeddings[1]) ** 0.5 < 2
+    with pytest.raises(ValueError, match="start='table': the table is on the device 'meta'"):
+        Tensorize(["embeddings.2"], start="table").replace(fresh)
 
 
 def test_command_line(tmp_path):

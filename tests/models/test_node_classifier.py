@@ -161,12 +161,14 @@ def test_checkpoint_with_a_table_loads_by_itself(bare_graph, tmp_path):
     assert torch.equal(loaded(None, edge_index), classifier.eval()(None, edge_index))
 
 
-def test_checkpoint_with_another_table_loads_with_one(bare_graph, tmp_path):
+@pytest.mark.parametrize("given", [True, False], ids=["table given", "by itself"])
+def test_checkpoint_of_a_tensor_train_loads(given, bare_graph, tmp_path):
     classifier, trainer = make_bare_classifier(bare_graph, "tt"), make_trainer(tmp_path, 1)
     trainer.fit(classifier, bare_graph)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
-    fresh = TTEmbedding(1797, 64, rank=8, rows=ROWS)
-    loaded = NodeClassifier.load_from_checkpoint(tmp_path / "model.ckpt", embedding=fresh).eval()
+    table = {"embedding": TTEmbedding(1797, 64, rank=8, rows=ROWS)} if given else {}
+    loaded = NodeClassifier.load_from_checkpoint(tmp_path / "model.ckpt", **table).eval()
+    assert isinstance(loaded.embedding, TTEmbedding)
     edge_index = bare_graph.data.edge_index
     assert torch.equal(loaded(None, edge_index), classifier.eval()(None, edge_index))
 

@@ -4,6 +4,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import CSVLogger
 from torch_geometric.data import Data
 from torch_geometric.nn import LightGCN
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall
@@ -157,6 +158,25 @@ def test_checkpoint_loads_by_itself(data, tmp_path):
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = Recommender.load_from_checkpoint(tmp_path / "model.ckpt")
     assert (loaded.k, loaded.lr) == (3, 0.02)
+    assert torch.equal(loaded(data.data.edge_index), module(data.data.edge_index))
+
+
+def test_a_logger_takes_the_hyperparameters_of_model_and_data(data, tmp_path):
+    trainer = make_trainer(tmp_path, 1)
+    trainer.logger = CSVLogger(tmp_path)
+    trainer.fit(make_recommender(data, lr=0.02), data)
+    logged = trainer.logger.experiment.hparams
+    assert (logged["num_users"], logged["lr"]) == (data.num_users, 0.02)
+    assert logged["batch_size"] == data.batch_size
+
+
+def test_checkpoint_of_a_tensor_train_loads_by_itself(data, tmp_path):
+    tensorize = Tensorize(["embedding"], rank=2, verbose=False)
+    module, trainer = make_recommender(data), make_trainer(tmp_path, 1, callbacks=[tensorize])
+    trainer.fit(module, data)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = Recommender.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert isinstance(loaded.embedding, TTEmbedding)
     assert torch.equal(loaded(data.data.edge_index), module(data.data.edge_index))
 
 

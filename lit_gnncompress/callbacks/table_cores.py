@@ -1,0 +1,191 @@
+"""Cores for a table: of which shape they are, what they cost, and where they start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lit_gnncompress.callbacks.row_orders import BY_GRAPH, Order
+from lit_gnncompress.callbacks.tables import DenseModule, Train
+from lit_gnncompress.embedding import NodeOrder, TTEmbedding, TTEmbeddingBag, TTShape, graph_rows
+from lit_gnncompress.embedding.cores import Init, check_init
+from lit_gnncompress.embedding.train_table import TrainTable
+
+Start = Literal["fresh", "table", "structure"]
+
+_PART_SIZE = 50  # nodes in a part of the first level, where a size does not ask for larger ones
+_ROOM = 1.05  # places for each row, where an order cuts the rows into parts
+_CHUNK = 2**16  # rows in memory once more
+_WORTH = 2  # numbers of a table for each of its cores: with fewer, they only make it slower
+
+
+@dataclass(frozen=True)
+class TableCores:
+    """Makes cores of tables, as the arguments of ``Tensorize`` of these names say.
+
+    Raises:
+        ValueError: An ``init`` or a ``start`` that there is not.
+    """
+
+    rank: int | list[int] | None
+    rows: Sequence[int] | None
+    columns: Sequence[int] | None
+    compression: float | None
+    max_bytes: int | None
+    parts: bool | list[int]
+    init: Init
+    learn_scale: bool
+    start: Start
+
+    def __post_init__(self) -> None:
+        if self.start not in get_args(Start):
+            raise ValueError(
+                f"start={self.start!r} is unknown: choose {', '.join(map(repr, get_args(Start)))}."
+            )
+        check_init(self.init, 1.0)
+
+    def shape(self, table: DenseModule | Train, method: Order | None) -> TTShape:
+        """Factors and ranks for a table, as they are without vectors of parts.
+
+        Args:
+            table: The table, or the tensor train that stands where it stood.
+            method: How its rows are to be ordered.
+
+        Raises:
+            ValueError: Arguments that do not fit the table.
+        """
+        num_embeddings = table.num_embeddings
+        if self.rows is not None:
+            return self._shape_of(table, self.rows)
+        if method == "cooccurrence":
+            roomy = self._shape_of(table, None, math.ceil(_ROOM * num_embeddings)).rows
+            return self._shape_of(table, roomy)
+        if method not in BY_GRAPH:
+            return self._shape_of(table, None)
+        part_size = _PART_SIZE
+        while True:
+            try:
+                return self._shape_of(table, graph_rows(num_embeddings, part_size=part_size))
+            except ValueError:  # more parts than the size allows
+                if part_size >= num_embeddings:
+                    raise
+                part_size *= 2
+
+    def cost(self, shape: TTShape) -> int:
+        """Numbers of cores of this shape, and of what else comes with them."""
+        levels = [1] if self.parts is True else self.parts or []
+        parts = sum(math.prod(shape.rows[:level]) for level in levels)
+        return shape.num_parameters + parts * shape.embedding_dim + self.learn_scale
+
+    def worthwhile(self, table: DenseModule, method: Order | None) -> tuple[TTShape, bool]:
+        """The shape for a table, and whether it is half as large or less.
+
+        Where a ``compression`` cannot be had, even at rank 1, it is the shape of that rank.
+
+        Raises:
+            ValueError: As :meth:`shape`.
+        """
+        size = table.num_embeddings * table.embedding_dim
+        try:
+            shape = self.shape(table, method)
+        except ValueError:
+            if self.compression is None:
+                raise
+            shape = replace(self, rank=1, compression=None).shape(table, method)
+            if size >= self.compression * self.cost(shape):
+                raise
+            return shape, False
+        return shape, size >= _WORTH * self.cost(shape)
+
+    def make(
+        self,
+        table: DenseModule,
+        rows: tuple[int, ...],
+        order: NodeOrder | None,
+        vectors: Tensor | None = None,
+    ) -> tuple[TrainTable, float | None]:
+        """The tensor train, and the share of the table that it lost if it starts from it.
+
+        Args:
+            table: What it replaces.
+            rows: Factors of the rows.
+            order: Order of the rows.
+            vectors: Shape ``(N, D)``, root mean square 1: what cores start from, scaled to the size
+                of the table's entries, for ``start="structure"``.
+
+        Raises:
+            ValueError: A table without entries to start from.
+        """
+        weight = table.weight.detach()
+        arguments: dict[str, Any] = {"parts": self.parts, "rows": rows, "order": order}
+        arguments |= {**self._options, "padding_idx": table.padding_idx}
+        kind: type[TrainTable] = TTEmbedding
+        if isinstance(table, nn.EmbeddingBag):
+            kind = TTEmbeddingBag
+            arguments |= {"mode": table.mode, "include_last_offset": table.include_last_offset}
+        if self.start == "table":
+            if weight.is_meta:
+                raise ValueError(
+                    "start='table': the table is on the device 'meta' and has no entries to start "
+                    "from. Load it, or take start='fresh'."
+                )
+            cores = kind.from_pretrained(weight, freeze=False, **arguments)
+            error = _lost(cores, weight)
+        else:
+            error = None
+            spread = getattr(table, "init_std", 1.0) if weight.is_meta else _spread(weight)
+            spread = spread if 0 < spread < math.inf else 1.0
+            device = torch.device("cpu") if weight.is_meta else weight.device
+            if vectors is not None:
+                vectors = (vectors * spread).to(device, weight.dtype)
+                cores = kind.from_pretrained(vectors, freeze=False, **arguments)
+            else:
+                cores = kind(
+                    table.num_embeddings,
+                    table.embedding_dim,
+                    std=spread,
+                    init=self.init,
+                    device=device,
+                    dtype=weight.dtype,
+                    **arguments,
+                )
+        cores.requires_grad_(table.weight.requires_grad)
+        return cores.train(table.training), error
+
+    def _shape_of(
+        self,
+        table: DenseModule | Train,
+        rows: Sequence[int] | None,
+        num_embeddings: int | None = None,
+    ) -> TTShape:
+        size = table.num_embeddings if num_embeddings is None else num_embeddings
+        options: dict[str, Any] = {**self._options, "init": self.init, "device": "meta"}
+        return TTEmbedding(size, table.embedding_dim, rows=rows, **options).shape
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "rank": self.rank,
+            "columns": self.columns,
+            "compression": self.compression,
+            "max_bytes": self.max_bytes,
+            "learn_scale": self.learn_scale,
+        }
+
+
+def _lost(cores: TrainTable, weight: Tensor) -> float | None:
+    if weight.numel() == 0:
+        return None
+    lost = torch.linalg.vector_norm(cores.full_weight().detach() - weight)
+    return float(lost / torch.linalg.vector_norm(weight))
+
+
+def _spread(weight: Tensor) -> float:
+    """Root mean square of a table, without a copy of it."""
+    squares = sum(float(part.double().square().sum()) for part in weight.split(_CHUNK))
+    return math.sqrt(squares / weight.numel()) if weight.numel() else 0.0
