@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 
 demo: .venv/ready
 	$(BIN)/lit-gnncompress compare --config examples/demo.yaml --seeds 5 --out runs/demo
@@ -15,13 +15,15 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-BENCHMARKS := linear gather aggregate inference memory overhead activations table3 granularity search tt_lookup ordering tt_gnn tt_recommender
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict
+
+# `make bench SIZE=full` takes a day; it goes on where it was stopped.
+SIZE ?= small
+DEVICE ?= cpu
 
 bench: .venv/ready
-	for name in $(BENCHMARKS); do \
-		$(BIN)/python -m benchmarks $$name --json benchmarks/results/$$name.json \
-			--markdown benchmarks/results/$$name.md || exit 1; \
-	done
+	$(BIN)/python -m benchmarks.suite --size $(SIZE) --device $(DEVICE)
 
 # torch goes first and pinned: a newer one would bring its CUDA libraries along.
 .venv/ready: pyproject.toml constraints.txt
