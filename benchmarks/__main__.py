@@ -11,6 +11,9 @@ from benchmarks.output import Output
 NAMES = (
     "activations",
     "aggregate",
+    "combined",
+    "dlrm",
+    "dlrm_quality",
     "gather",
     "granularity",
     "inference",
@@ -28,6 +31,14 @@ NAMES = (
 
 def main() -> None:
     """Parses the command line and runs the benchmark it names."""
+    args = make_parser().parse_args()
+    output = Output(args.name, args.table, args.json, args.markdown)
+    args.run(args, output)
+    output.print()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The arguments of all benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     subparsers = parser.add_subparsers(dest="name", required=True)
     for name in NAMES:
@@ -37,10 +48,7 @@ def main() -> None:
         own.add_argument("--markdown", type=Path, help="file of the same as a table")
         module.add_arguments(own)
         own.set_defaults(run=module.run, table=module.table)
-    args = parser.parse_args()
-    output = Output(args.name, args.table, args.json, args.markdown)
-    args.run(args, output)
-    output.print()
+    return parser
 
 
 if __name__ == "__main__":

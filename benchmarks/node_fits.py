@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from torch_geometric.utils import to_torch_csr_tensor
 
 from benchmarks.finished_fits import FinishedFits
-from benchmarks.node_tables import Method, make_order, make_table, structural_vectors
+from benchmarks.node_tables import DIM, Method, make_order, make_table
 from lit_gnncompress.data import GraphDataModule, share_split
+from lit_gnncompress.embedding import structural_vectors
 from lit_gnncompress.models import NodeClassifier
 from lit_gnncompress.quantization.fused_attention import fuse_attention
 
@@ -151,7 +153,9 @@ class NodeFits:
         edge_index, y = self._graph()
         vectors = None
         if method.start == "structure":
-            vectors = self._kept(("vectors", seed), structural_vectors, edge_index, len(y), seed)
+            vectors = self._kept(
+                ("vectors", seed), partial(structural_vectors, seed=seed), edge_index, len(y), DIM
+            )
         order = self._kept(
             ("order", method, seed), make_order, method, edge_index, len(y), seed, self.cache_dir
         )

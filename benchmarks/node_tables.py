@@ -33,7 +33,7 @@ class Method:
         rank: Of the cores; 0 where there are none.
         part_size: Nodes of a part of the first level. For ``"parts"``, 0 makes as many parts as
             their vectors have parameters of the cores that they are compared with.
-        start: Random vectors, or those of :func:`structural_vectors`.
+        start: Random vectors, or those of :func:`~lit_gnncompress.embedding.structural_vectors`.
     """
 
     kind: Kind
@@ -161,36 +161,6 @@ def make_table(
             _of_size(vectors, std), freeze=False, rank=method.rank, **arguments
         )
     return TTEmbedding(num_nodes, DIM, rank=method.rank, std=std, **arguments)
-
-
-def structural_vectors(edge_index: Tensor, num_nodes: int, seed: int, hops: int = 4) -> Tensor:
-    """Vectors of nodes by their neighbourhoods alone, in a few sparse products.
-
-    Random vectors are averaged over neighbours again and again, and the averages of all hops added
-    up with their columns centred and scaled (as in "Fast and accurate network embeddings via very
-    sparse random projection", Chen et al., CIKM 2019).
-
-    Args:
-        edge_index: Edges, ``(2, E)`` int64.
-        num_nodes: Number of nodes, ``N``.
-        seed: Of the random vectors.
-        hops: How often neighbours are averaged.
-
-    Returns:
-        float32 of shape ``(N, 64)``.
-    """
-    degree = torch.bincount(edge_index[1], minlength=num_nodes).clamp(min=1)
-    walk = torch.sparse_coo_tensor(
-        edge_index.flip(0), 1 / degree[edge_index[1]].float(), (num_nodes, num_nodes)
-    ).to_sparse_csr()
-    generator = torch.Generator().manual_seed(seed)
-    step = torch.randn(num_nodes, DIM, generator=generator)
-    total = torch.zeros_like(step)
-    for _ in range(hops):
-        step = walk @ step
-        centred = step - step.mean(dim=0)
-        total += centred / centred.square().mean().sqrt().clamp(min=1e-12)
-    return total
 
 
 def _of_size(vectors: Tensor | None, std: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -78,9 +79,21 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "commit": _commit(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def _commit() -> str | None:
+    """The revision of the code, with a plus where files differ from it."""
+    folder = Path(__file__).parent
+    shown = ["git", "describe", "--always", "--abbrev=10", "--match=", "--dirty=+"]
+    try:
+        found = subprocess.run(shown, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a clone
+    return found.stdout.strip()
 
 
 def _processor() -> str:
@@ -94,9 +107,10 @@ def _processor() -> str:
 
 def _describe(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{n} {machine[n]}" for n in ("torch", "lightning", "torch-geometric"))
+    commit = f", commit {machine['commit']}" if machine.get("commit") else ""
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s), "
-        f"device {machine['device']}; Python {machine['python']}, {versions}"
+        f"device {machine['device']}; Python {machine['python']}, {versions}{commit}"
     )
 
 

@@ -53,6 +53,6 @@ def test_recipes_fit_their_models(dataset, model):
     table = plan.resolve(find_sites(module))
     bits = [bits for site, (bits,) in table.items() if site.component == "features"]
     assert 32 not in bits
-    assert bits[0] == (2 if dataset == "PubMed" else 1)
+    assert bits[0] == ((3 if model == "gat" else 2) if dataset == "PubMed" else 1)
     assert set(granularity) <= {"convs.0", "lin_in"}
     assert (dataset, model) in PAPER

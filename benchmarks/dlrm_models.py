@@ -1,0 +1,251 @@
+"""A DLRM of published size, its largest tables dense or as tensor trains, and its steps."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.process_peak import ProcessPeak, memory_of
+from benchmarks.tt_lookup import draw
+from lit_gnncompress.embedding import TTEmbeddingBag, TTEmbeddingBagCollection, smallest_rows
+from lit_gnncompress.models import DLRM
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Tables of a published DLRM.
+
+    Attributes:
+        num_embeddings: Rows of its tables.
+        sizes: Name of its widths in ``DLRM``.
+        columns: Factors of the width of the tables.
+    """
+
+    num_embeddings: tuple[int, ...]
+    sizes: str
+    columns: tuple[int, ...]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the tables."""
+        out = 1
+        for factor in self.columns:
+            out *= factor
+        return out
+
+    def largest(self, count: int) -> list[int]:
+        """The tables with the most rows."""
+        return sorted(range(len(self.num_embeddings)), key=lambda k: -self.num_embeddings[k])[
+            :count
+        ]
+
+
+# Rows as facebookresearch/dlrm's preprocessing of Criteo's files counts them: those of the Kaggle
+# challenge, and those of all 24 days with --max-ind-range=10000000, as MLPerf's benchmark for
+# inference and TT-Rec (arXiv 2101.11714) take them.
+PRESETS = {
+    "kaggle": Preset(
+        (
+            1_460, 583, 10_131_227, 2_202_608, 305, 24, 12_517, 633, 3, 93_145, 5_683, 8_351_593,
+            3_194, 27, 14_992, 5_461_306, 10, 5_652, 2_173, 4, 7_046_547, 18, 15, 286_181, 105,
+            142_572,
+        ),
+        "kaggle",
+        (4, 2, 2),
+    ),
+    "terabyte": Preset(
+        (
+            9_980_333, 36_084, 17_217, 7_378, 20_134, 3, 7_112, 1_442, 61, 9_758_201, 1_333_352,
+            313_829, 10, 2_208, 11_156, 122, 4, 970, 14, 9_994_222, 7_267_859, 9_946_608, 415_421,
+            12_420, 101, 36,
+        ),
+        "terabyte",
+        (8, 2, 4),
+    ),
+}  # fmt: skip
+NUM_DENSE = 13
+_LR = 0.01
+_BYTES_OF_A_NUMBER = {"adagrad": 8, "sgd": 4}  # with the state of the optimizer
+_PEAK_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to train.
+
+    Attributes:
+        preset: Which tables it has.
+        optimizer: ``"adagrad"`` or ``"sgd"``.
+        fraction: Share of the rows that tables have as long as they are dense. Tensor trains have
+            the full number.
+        tables_tt: How many tables, the largest, are tensor trains.
+        rank: Their rank; 0 where there are none.
+        batch: Rows of a step.
+    """
+
+    preset: str
+    optimizer: str
+    fraction: float
+    tables_tt: int
+    rank: int
+    batch: int
+
+    @property
+    def num_embeddings(self) -> list[int]:
+        """Rows of each table."""
+        preset = PRESETS[self.preset]
+        trains = preset.largest(self.tables_tt)
+        return [
+            rows if k in trains else max(1, int(self.fraction * rows))
+            for k, rows in enumerate(preset.num_embeddings)
+        ]
+
+    def build(self) -> DLRM:
+        """The model, the same every time.
+
+        Tables have sparse gradients. Tensor trains are in one collection: the first of them that is
+        asked looks up the categories of all.
+        """
+        torch.manual_seed(0)
+        preset = PRESETS[self.preset]
+        trains = sorted(preset.largest(self.tables_tt))
+        dense_rows = [1 if k in trains else n for k, n in enumerate(self.num_embeddings)]
+        model = DLRM(dense_rows, NUM_DENSE, sizes=preset.sizes, sparse=True)  # type: ignore[arg-type]
+        if trains:
+            columns = [_Column(preset.num_embeddings[k]) for k in trains]
+            for k, column in zip(trains, columns, strict=True):
+                model.embeddings[k] = column
+            model.collection = TTEmbeddingBagCollection([self._table(k) for k in trains])
+            model.register_forward_pre_hook(_LookUp(trains, columns))
+        return model
+
+    def _table(self, k: int) -> TTEmbeddingBag:
+        preset = PRESETS[self.preset]
+        rows = preset.num_embeddings[k]
+        return TTEmbeddingBag(
+            rows,
+            preset.embedding_dim,
+            mode="sum",
+            rank=self.rank,
+            rows=smallest_rows(rows, preset.columns, self.rank),
+            columns=preset.columns,
+            std=(3 * rows) ** -0.5,  # of the tables of DLRM, which are uniform
+        )
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers, categories by Zipf's law, and clicks: a batch, the same every time."""
+        generator = torch.Generator().manual_seed(0)
+        columns = [draw("zipf", n, self.batch, generator) for n in self.num_embeddings]
+        dense = torch.rand(self.batch, NUM_DENSE, generator=generator)
+        clicks = torch.randint(0, 2, (self.batch,), generator=generator).float()
+        return dense, torch.stack(columns, 1), clicks
+
+    def step(self, batch: tuple[Tensor, Tensor, Tensor]) -> Callable[[], None]:
+        """What trains the model for a step, on the same batch each time.
+
+        All but the tables is trained by torch's fused optimizers, which take no sparse gradients.
+        """
+        model, (dense, categories, clicks) = self.build(), batch
+        tables = [t.weight for t in model.embeddings if isinstance(t, nn.Embedding)]
+        others = {id(table) for table in tables}
+        rest = [p for p in model.parameters() if id(p) not in others]
+        kind: Any = {"adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}[self.optimizer]
+        optimizers = [kind(tables, lr=_LR), kind(rest, lr=_LR, fused=True)]
+
+        def train() -> None:
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(model(dense, categories), clicks).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+
+        return train
+
+    def peak_bytes(self) -> int:
+        """Most memory that a process takes to train the model, beyond what it had before."""
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(_peak_bytes, (self, torch.get_num_threads()))
+
+
+def fraction_within(preset: str, optimizer: str, gigabytes: float) -> float:
+    """Share of the rows with which dense tables and their optimizer fit, in whole percents.
+
+    Raises:
+        ValueError: Less than a percent fits.
+    """
+    tables = PRESETS[preset]
+    numbers = sum(tables.num_embeddings) * tables.embedding_dim
+    needed = numbers * _BYTES_OF_A_NUMBER[optimizer] / 1e9
+    fraction = min(1.0, int(100 * gigabytes / needed) / 100)
+    if fraction == 0:
+        raise ValueError(
+            f"--memory {gigabytes} GB: the dense tables of {preset} take {needed:.1f} GB with "
+            f"{optimizer}; allow a hundredth of it at least."
+        )
+    return fraction
+
+
+def num_parameters(model: Model) -> int:
+    """Numbers that a model trains, of the full number of rows."""
+    full = DLRM([1] * 26, NUM_DENSE, sizes=PRESETS[model.preset].sizes)  # type: ignore[arg-type]
+    preset = PRESETS[model.preset]
+    trains = preset.largest(model.tables_tt)
+    rest = sum(p.numel() for p in full.parameters()) - 26 * preset.embedding_dim
+    dense = sum(n for k, n in enumerate(preset.num_embeddings) if k not in trains)
+    cores = sum(model._table(k).shape.num_parameters for k in trains)
+    return rest + dense * preset.embedding_dim + cores
+
+
+class _Column(nn.Module):
+    """Stands for a table of a collection: gives the rows that were looked up for it."""
+
+    def __init__(self, num_embeddings: int) -> None:
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.rows: Tensor | None = None
+
+    def forward(self, categories: Tensor) -> Tensor:
+        rows, self.rows = self.rows, None
+        assert rows is not None
+        return rows
+
+
+class _LookUp:
+    """Looks up the rows of all columns before a model asks for them."""
+
+    def __init__(self, fields: list[int], columns: list[_Column]) -> None:
+        self._fields, self._columns = fields, columns
+
+    def __call__(self, model: nn.Module, args: tuple[Tensor, Tensor]) -> None:
+        collection: Any = model.collection
+        found = collection(args[1][:, self._fields])
+        for column, rows in zip(self._columns, found.unbind(1), strict=True):
+            column.rows = rows
+
+
+def _peak_bytes(model: Model, threads: int) -> int:
+    torch.set_num_threads(threads)
+    batch = model.draw()
+    if model.tables_tt:
+        _compile(PRESETS[model.preset], model.rank)
+    before = memory_of(os.getpid())
+    with ProcessPeak(os.getpid()) as peak:
+        step = model.step(batch)
+        for _ in range(_PEAK_STEPS):
+            step()
+    return peak.bytes - before
+
+
+def _compile(preset: Preset, rank: int) -> None:
+    """Has the code of kernels made, which is no part of a model."""
+    width = preset.embedding_dim
+    tables = [TTEmbeddingBag(999, width, rank=rank, columns=preset.columns) for _ in range(2)]
+    rows = TTEmbeddingBagCollection(tables)(torch.zeros(1, 2, dtype=torch.long))
+    rows.sum().backward()  # type: ignore[union-attr]

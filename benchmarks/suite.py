@@ -1,0 +1,171 @@
+"""All benchmarks one after another: what ``make bench`` runs. It goes on where it was stopped.
+
+A benchmark writes to ``runs/bench`` and its files move to ``benchmarks/results`` once it is done:
+rows of an earlier measurement are replaced all together or not at all. Those that time something
+have the machine to themselves; fits, which are measured by accuracy, run one on each core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import pages
+from lit_gnncompress.files import replacing
+
+WORK = pages.ROOT / "runs" / "bench"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A benchmark and its size.
+
+    Attributes:
+        name: Of the benchmark.
+        small: Arguments with which all jobs take less than two hours on two cores.
+        full: Arguments of the published tables.
+        times: Whether it measures time, and must be alone.
+        picture: Whether it draws one.
+        on_gpu: Whether it measures a GPU, with ``--device cuda``.
+    """
+
+    name: str
+    small: tuple[str, ...] = ()
+    full: tuple[str, ...] = ()
+    times: bool = False
+    picture: bool = False
+    on_gpu: bool = False
+
+
+JOBS = (
+    Job("linear", small=("--outputs", "32"), times=True),
+    Job("gather", small=("--width", "64"), times=True),
+    Job("aggregate", small=("--width", "128"), times=True),
+    Job("memory", times=True),
+    Job("inference", times=True),
+    Job("overhead", small=("--repeats", "3"), times=True),
+    Job("tt_lookup", times=True, on_gpu=True),
+    Job("ordering", full=("--large",), times=True),
+    Job("table3", small=("--seeds", "2", "--dataset", "Cora", "CiteSeer", "PubMed")),
+    Job("search", small=("--seeds", "3", "--checkpoints", "3", "--tested", "5"), picture=True),
+    Job(
+        "granularity", small=("--model", "gcn", "--bounds", "0", "0.005", "0.02"), picture=True
+    ),
+    Job("activations", small=("--dataset", "PubMed", "--model", "gcn", "--seeds", "3")),
+    Job(
+        "tt_gnn",
+        small=("--datasets", "PubMed", "--models", "sage", "--seeds", "3"),
+        full=("--groups", "core", "orders", "sweep"),
+        picture=True,
+    ),
+)  # fmt: skip
+
+
+class Suite:
+    """Runs jobs and remembers which are done.
+
+    Args:
+        size: ``"small"`` or ``"full"``.
+        device: ``"cpu"`` or ``"cuda"``.
+        work: Folder of unfinished results, and of the list of finished jobs.
+        results: Folder where the results of finished jobs go.
+    """
+
+    def __init__(self, size: str, device: str, work: Path = WORK, results: Path = pages.RESULTS):
+        self._size, self._device, self._work, self._results = size, device, work, results
+        self._list = work / "finished.json"
+        self._finished: dict[str, list[str]] = {}
+        if self._list.exists():
+            self._finished = json.loads(self._list.read_text(encoding="utf-8"))
+
+    def arguments(self, job: Job) -> list[str]:
+        """What the job is called with, but for files."""
+        device = ["--device", self._device] if job.on_gpu else []
+        return [*(job.small if self._size == "small" else job.full), *device]
+
+    def remaining(self, jobs: Sequence[Job]) -> list[Job]:
+        """Jobs that are not done at this size."""
+        return [job for job in jobs if self._finished.get(job.name) != self.arguments(job)]
+
+    def run(self, job: Job) -> None:
+        """Runs a job in a process of its own and puts its files into the results.
+
+        Raises:
+            RuntimeError: If it fails; its log tells why.
+        """
+        self._work.mkdir(parents=True, exist_ok=True)
+        files = {kind: self._work / f"{job.name}.{kind}" for kind in ("json", "md", "png", "log")}
+        options = ["--json", str(files["json"]), "--markdown", str(files["md"])]
+        if job.picture:
+            options += ["--picture", str(files["png"])]
+        environment = dict(os.environ) if job.times else os.environ | {"OMP_NUM_THREADS": "1"}
+        with files["log"].open("a", encoding="utf-8") as log:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks", job.name, *self.arguments(job), *options],
+                cwd=pages.ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(
+                f"{job.name} failed with exit code {done.returncode}: see {files['log']}. What the "
+                f"others measured is kept; the same command goes on."
+            )
+        self._results.mkdir(parents=True, exist_ok=True)
+        for kind in ("json", "md", *(["png"] if job.picture else [])):
+            shutil.move(files[kind], self._results / files[kind].name)
+        self._finished[job.name] = self.arguments(job)
+        with replacing(self._list) as unfinished:
+            unfinished.write_text(json.dumps(self._finished, indent=1), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what is not done yet, and rewrites the pages that show it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=__doc__)
+    parser.add_argument("--size", choices=("small", "full"), default="small")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: what measures a GPU"
+    )
+    parser.add_argument("--only", nargs="+", choices=[job.name for job in JOBS], metavar="NAME")
+    parser.add_argument("--fresh", action="store_true", help="forget what is done already")
+    args = parser.parse_args(arguments)
+    jobs = [job for job in JOBS if args.only is None or job.name in args.only]
+    if args.device == "cuda":
+        jobs = [job for job in jobs if job.on_gpu]
+    if args.fresh:
+        shutil.rmtree(WORK, ignore_errors=True)
+    suite = Suite(args.size, args.device)
+    remaining = suite.remaining(jobs)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
+    with Progress(*columns, TimeElapsedColumn()) as progress:
+        task = progress.add_task("benchmarks", total=len(jobs))
+        progress.advance(task, len(jobs) - len(remaining))
+
+        def run(job: Job) -> None:
+            progress.console.print(f"{job.name} …")
+            suite.run(job)
+            progress.advance(task)
+
+        for job in remaining:
+            if job.times:
+                run(job)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for result in [pool.submit(run, job) for job in remaining if not job.times]:
+                result.result()
+    pages.main()
+
+
+if __name__ == "__main__":
+    main()
