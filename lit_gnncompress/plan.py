@@ -142,17 +142,27 @@ class BitPlan:
 
     @classmethod
     def from_json(cls, text: str) -> BitPlan:
-        """Reads :meth:`to_json`'s text."""
-        return cls._from_parsed(json.loads(text))
+        """Reads :meth:`to_json`'s text.
+
+        Raises:
+            ValueError: Text that is no JSON, or not a mapping.
+        """
+        try:
+            return cls._from_parsed(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"A bit plan cannot be read, it is no JSON: {error}.") from error
 
     @classmethod
     def from_yaml(cls, text: str) -> BitPlan:
         """Reads :meth:`to_yaml`'s text.
 
         Raises:
-            ValueError: Text that is not a mapping.
+            ValueError: Text that is no YAML, or not a mapping.
         """
-        return cls._from_parsed(yaml.safe_load(text))
+        try:
+            return cls._from_parsed(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ValueError(f"A bit plan cannot be read, it is no YAML: {error}.") from error
 
     @classmethod
     def _from_parsed(cls, plan: object) -> BitPlan:
@@ -162,9 +172,16 @@ class BitPlan:
 
     @classmethod
     def load(cls, path: str | Path) -> BitPlan:
-        """Reads a ``.json`` or ``.yaml`` file."""
+        """Reads a ``.json`` or ``.yaml`` file.
+
+        Raises:
+            ValueError: A file that holds no plan, named.
+        """
         read = cls.from_json if Path(path).suffix == ".json" else cls.from_yaml
-        return read(Path(path).read_text(encoding="utf-8"))
+        try:
+            return read(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     # --- against a model --------------------------------------------------------------------
 

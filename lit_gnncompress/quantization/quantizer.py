@@ -134,11 +134,20 @@ _CHOICES = {
 }
 
 
-def _levels(bits: int | tuple[int, ...], x: Tensor) -> Levels:
-    """The highest code, by bucket where the buckets differ."""
+def check_spent(bits: int | tuple[int, ...]) -> None:
+    """Refuses bits that no site can spend.
+
+    Raises:
+        ValueError: Bits outside 1 to 8 and 32.
+    """
     for b in (bits,) if isinstance(bits, int) else bits:
         if not 1 <= b <= 8 and b != FULL_PRECISION:
             raise ValueError(f"bits={b}: bits are 1 to 8, or {FULL_PRECISION} for untouched.")
+
+
+def _levels(bits: int | tuple[int, ...], x: Tensor) -> Levels:
+    """The highest code, by bucket where the buckets differ."""
+    check_spent(bits)
     if not isinstance(bits, int):
         if len(set(bits)) > 1:
             # Rows at full precision are put back later; any code does for them.

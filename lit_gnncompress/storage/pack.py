@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.finite import check_finite
-from lit_gnncompress.quantization.quantizer import Quantizer
+from lit_gnncompress.quantization.quantizer import Quantizer, check_spent
 from lit_gnncompress.quantization.ranges import Granularity, Range, RangeMethod, step
 from lit_gnncompress.storage.codecs import Codec, FloatCodec, encode
 from lit_gnncompress.storage.packed_tensor import PackedTensor
@@ -58,6 +58,7 @@ def pack(
             f"x is {x.dtype} of shape {tuple(x.shape)}: give floating-point features (N, F)."
         )
     by_bucket = tuple(bits) if isinstance(bits, Sequence) else (bits,)
+    check_spent(by_bucket)
     buckets = _buckets(x, by_bucket, degrees, degree_splits)
     check_finite(x, "packed")
     quantizer = Quantizer(range, granularity, "nearest", percentile)
