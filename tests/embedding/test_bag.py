@@ -219,7 +219,7 @@ def test_row_numbers_above_2_to_the_31_are_exact():
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_row_of_a_core_that_a_batch_touches_gets_its_gradient(weighted):
     rows = (200, 220, 250)
-    table = TTEmbeddingBag(math.prod(rows), 64, mode="sum", rows=rows, rank=4)
+    table = TTEmbeddingBag(math.prod(rows), 64, mode="sum", rows=rows, columns=(8, 2, 4), rank=4)
     input = torch.randint(table.num_embeddings, (10_240,))
     weights = torch.rand(10_240) + 0.5 if weighted else None
     table(input, torch.arange(0, 10_240, 5), weights).sum().backward()
