@@ -56,7 +56,15 @@ JOBS = (
     Job("overhead", small=("--repeats", "3"), times=True),
     Job("tt_lookup", times=True, on_gpu=True),
     Job("ordering", full=("--large",), times=True),
-    Job("table3", small=("--seeds", "2", "--dataset", "Cora", "CiteSeer", "PubMed")),
+    Job(
+        "dlrm",
+        small=(
+            "--preset", "kaggle", "--tables-tt", "7", "--rank", "16", "--optimizer", "adagrad",
+            "--fraction", "0.3",
+        ),
+        times=True,
+    ),
+    Job("table3", small=("--seeds", "2")),
     Job("search", small=("--seeds", "3", "--checkpoints", "3", "--tested", "5"), picture=True),
     Job(
         "granularity", small=("--model", "gcn", "--bounds", "0", "0.005", "0.02"), picture=True
@@ -66,6 +74,20 @@ JOBS = (
         "tt_gnn",
         small=("--datasets", "PubMed", "--models", "sage", "--seeds", "3"),
         full=("--groups", "core", "orders", "sweep"),
+        picture=True,
+    ),
+    Job("combined", small=("--datasets", "PubMed", "--seeds", "3")),
+    Job(
+        "tt_recommender",
+        small=(
+            "--datasets", "MovieLens1M", "--methods", "full", "tt8-metis", "parts",
+            "--seeds", "2", "--epochs", "10",
+        ),
+        picture=True,
+    ),
+    Job(
+        "dlrm_quality",
+        small=("--datasets", "Criteo10k", "--kinds", "tt", "hash", "--ranks", "8", "--seeds", "2"),
         picture=True,
     ),
 )  # fmt: skip

@@ -49,7 +49,9 @@ def structural_vectors(
     edges = Edges.from_csr(
         torch.from_numpy(graph.start), torch.from_numpy(graph.neighbor), num_nodes
     )
-    step = torch.randn(num_nodes, embedding_dim, generator=torch.Generator().manual_seed(seed))
+    step = torch.randn(
+        num_nodes, embedding_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float32
+    )
     total = torch.zeros_like(step)
     for _ in range(hops):
         step = aggregate(step, edges, reduce="mean")

@@ -225,7 +225,7 @@ def _seen_by_node(
 ) -> list[Seen]:
     """What the ledger is told where nodes have ranges of their own."""
     [seen] = _seen_by_edge(shape, adjacency, receivers, None)
-    zero = torch.zeros(1, 1)
+    zero = torch.zeros(1, 1, dtype=torch.float32)
     range = Range(zero, zero, torch.zeros(1, dtype=torch.bool))
     return [seen._replace(range=range, ranges=ranges)]
 

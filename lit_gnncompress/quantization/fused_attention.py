@@ -213,7 +213,7 @@ def _has_edges(edge_index: Tensor, sizes: tuple[int, int]) -> bool:
 def _by_head(attention: Tensor) -> Tensor:
     """Attention ``(1, H, C)`` as a matrix ``(H * C, H)``, whose products are sums by head."""
     heads, channels = attention.shape[1:]
-    eye = torch.eye(heads, device=attention.device)
+    eye = torch.eye(heads, device=attention.device, dtype=attention.dtype)
     return (attention.view(heads, channels, 1) * eye.unsqueeze(1)).view(heads * channels, heads)
 
 

@@ -117,12 +117,12 @@ def _new_zeros(rows: EdgeRows, *size: Any, **options: Any) -> Tensor:
     shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
     if shape[1:] == rows.shape[1:] and not options:
         return _Zeros(shape, rows.device)
-    return torch.empty(0, device=rows.device).new_zeros(shape, **options)
+    return torch.empty(0, device=rows.device, dtype=torch.float32).new_zeros(shape, **options)
 
 
 @handles(EdgeRows, Tensor.new_ones)
 def _new_ones(rows: EdgeRows, *size: Any, **options: Any) -> Tensor:
-    return torch.empty(0, device=rows.device).new_ones(*size, **options)
+    return torch.empty(0, device=rows.device, dtype=torch.float32).new_ones(*size, **options)
 
 
 @handles(EdgeRows, Tensor.expand_as)
@@ -134,7 +134,7 @@ class _Zeros(VirtualTensor):
     """The zeros that PyG scatters edges into."""
 
     def materialize(self) -> Tensor:
-        return torch.zeros(self.shape, device=self.device)
+        return torch.zeros(self.shape, device=self.device, dtype=torch.float32)
 
 
 @handles(_Zeros, Tensor.scatter_add_)

@@ -85,7 +85,7 @@ def _block(x: Tensor, bits: int, range: Range | None, rows: Tensor | None, bucke
     if bits == FULL_PRECISION:
         return FloatCodec(x.float())
     if range is None or x.numel() == 0:
-        zero = torch.zeros(1, device=x.device)
+        zero = torch.zeros(1, device=x.device, dtype=torch.float32)
         return encode(x.float(), bits, zero, zero + 1)
     lo, hi = range.lo, range.hi
     if rows is not None and lo.size(0) > 1:

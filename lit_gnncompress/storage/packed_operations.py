@@ -89,7 +89,7 @@ def _row(x: Tensor, row: int) -> int:
 @handles(PackedTensor, Tensor.to)
 def _to(x: Any, *args: Any, **kwargs: Any) -> Any:
     # What the conversion would do to a float tensor tells where it goes.
-    shell = torch.empty(0, device=x.device).to(*args, **kwargs)
+    shell = torch.empty(0, device=x.device, dtype=torch.float32).to(*args, **kwargs)
     if shell.dtype != torch.float32:
         return NotImplemented
     if shell.device == x.device:
@@ -148,12 +148,14 @@ def _dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = Fals
 
 @handles(PackedTensor, Tensor.untyped_storage)
 def _untyped_storage(x: Any) -> Any:
-    return torch.empty(0, device=x.device).untyped_storage()  # what a loader's worker shares
+    return torch.empty(
+        0, device=x.device, dtype=torch.float32
+    ).untyped_storage()  # what a loader's worker shares
 
 
 def _new(name: str) -> Callable[..., Any]:
     def new(x: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(torch.empty(0, device=x.device), name)(*args, **kwargs)
+        return getattr(torch.empty(0, device=x.device, dtype=torch.float32), name)(*args, **kwargs)
 
     return new
 

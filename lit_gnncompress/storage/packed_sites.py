@@ -113,13 +113,13 @@ class _Writer:
         lo, hi = (ends[place].float().to(device) for ends in (range.lo, range.hi))
         self._lo, self._scale = lo, step(lo, hi, self._levels)
         if bits == FULL_PRECISION:
-            self._kept = torch.empty(num_rows, width, device=device)
+            self._kept = torch.empty(num_rows, width, device=device, dtype=torch.float32)
             return
         size = row_bytes(width, bits)
         self._kept = torch.empty(num_rows, size, dtype=torch.uint8, device=device)
         if self._by_row:
-            self._lo = torch.empty(num_rows, device=device)
-            self._scale = torch.empty(num_rows, device=device)
+            self._lo = torch.empty(num_rows, device=device, dtype=torch.float32)
+            self._scale = torch.empty(num_rows, device=device, dtype=torch.float32)
 
     def write(self, x: Tensor) -> None:
         """Appends rows."""

@@ -110,7 +110,7 @@ class PackedTensor(VirtualTensor):
         bucket, place = self.bucket, self._places()
         if index is not None:
             bucket, place = bucket[index], place[index]
-        out = torch.empty(len(bucket), self.size(1), device=self.device)
+        out = torch.empty(len(bucket), self.size(1), device=self.device, dtype=torch.float32)
         for b, block in enumerate(self.blocks):
             rows = (bucket == b).nonzero().squeeze(1)
             out.index_copy_(0, rows, block.gather(place[rows]))
@@ -121,7 +121,7 @@ class PackedTensor(VirtualTensor):
         weight = weight.float()
         if self.bucket is None:
             return self.blocks[0].linear(weight)
-        out = torch.empty(self.size(0), weight.size(0), device=self.device)
+        out = torch.empty(self.size(0), weight.size(0), device=self.device, dtype=torch.float32)
         for b, block in enumerate(self.blocks):
             if block.num_rows:
                 out = out.index_copy(0, self._rows_of(b), block.linear(weight))
@@ -133,7 +133,9 @@ class PackedTensor(VirtualTensor):
             return self.blocks[0].aggregate(adjacency, weight, reduce)
         if reduce == "max":  # a maximum over part of the edges is not known to be one
             return aggregate_rows(self.dequantize(), adjacency, weight, reduce)
-        out = torch.zeros(adjacency.num_targets, self.size(1), device=self.device)
+        out = torch.zeros(
+            adjacency.num_targets, self.size(1), device=self.device, dtype=torch.float32
+        )
         for block, (part, edges) in zip(self.blocks, self._split(adjacency), strict=True):
             if part.num_edges:
                 own = None if weight is None else weight[edges]

@@ -141,7 +141,10 @@ def _pack_rows(
                     lo, hi = (ends.squeeze(1) for ends in quantizer.find_range(x, bits)[:2])
                 lo, scale = lo.float(), step(lo, hi, 2.0**bits - 1).float()
             else:
-                lo, scale = torch.zeros(len(x)), torch.ones(len(x))
+                lo, scale = (
+                    torch.zeros(len(x), dtype=torch.float32),
+                    torch.ones(len(x), dtype=torch.float32),
+                )
             writer.write(_CODES, quantize_pack(x, lo, scale, bits))
             writer.write(_LO, lo)
             writer.write(_SCALE, scale)
@@ -160,7 +163,7 @@ def _shared_range(features: NpyRows, by_column: bool, advance: Advance) -> tuple
             hi = ends[1] if hi is None else torch.maximum(hi, ends[1])
         advance(x)
     if lo is None or hi is None:
-        return torch.zeros(1), torch.ones(1)
+        return torch.zeros(1, dtype=torch.float32), torch.ones(1, dtype=torch.float32)
     return wide(lo), wide(hi)
 
 
@@ -176,7 +179,7 @@ def _pack_shared(
     """The second pass, with a known range."""
     scale = step(lo, hi, 2.0**bits - 1).float()
     lo = lo.float()
-    zero, one = torch.zeros(1), torch.ones(1)
+    zero, one = torch.zeros(1, dtype=torch.float32), torch.ones(1, dtype=torch.float32)
     with _writer(features, target, bits, len(lo), by_column) as writer:
         for _, x in features.blocks():
             if by_column:

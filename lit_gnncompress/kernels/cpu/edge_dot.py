@@ -24,7 +24,7 @@ def edge_dot(
 ) -> Tensor:
     """See :func:`lit_gnncompress.kernels.edge_dot`."""
     width = x.size(1)
-    out = torch.zeros(col.size(0), heads)
+    out = torch.zeros(col.size(0), heads, dtype=torch.float32)
     if out.numel() == 0 or width == 0:
         return out
     x, y = x.detach().contiguous(), y.detach().contiguous()

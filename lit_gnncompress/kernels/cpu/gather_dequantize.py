@@ -22,7 +22,7 @@ def gather_dequantize(
     """See :func:`lit_gnncompress.kernels.gather_dequantize`."""
     packed = packed.contiguous()
     rows = packed.size(0) if index is None else index.size(0)
-    out = torch.empty(rows, width)
+    out = torch.empty(rows, width, dtype=torch.float32)
     places = _NO_INDEX if index is None else index.long().contiguous()
     lo, scale = lo.detach().contiguous(), scale.detach().contiguous()
     in_chunks(

@@ -51,7 +51,7 @@ def reduce_rows(
     reduce: str,
 ) -> Tensor:
     """See :func:`lit_gnncompress.kernels.packed_aggregate`; rows of floats have no ranges."""
-    out = torch.empty(rowptr.size(0) - 1, width)
+    out = torch.empty(rowptr.size(0) - 1, width, dtype=torch.float32)
     if out.numel() == 0:
         return out
     if col.numel() == 0:

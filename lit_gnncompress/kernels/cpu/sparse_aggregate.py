@@ -29,7 +29,7 @@ def sparse_aggregate(
     reduce: str,
 ) -> Tensor:
     """See :func:`lit_gnncompress.kernels.sparse_aggregate`."""
-    out = torch.zeros(edge_rowptr.size(0) - 1, width)
+    out = torch.zeros(edge_rowptr.size(0) - 1, width, dtype=torch.float32)
     if out.numel() == 0 or col.numel() == 0:
         return out
     heads = 1 if weight is None or weight.dim() == 1 else weight.size(1)

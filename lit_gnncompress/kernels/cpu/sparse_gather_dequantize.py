@@ -29,7 +29,7 @@ def sparse_gather_dequantize(
 ) -> Tensor:
     """See :func:`lit_gnncompress.kernels.sparse_gather_dequantize`."""
     rows = rowptr.size(0) - 1 if index is None else index.size(0)
-    out = torch.empty(rows, width)
+    out = torch.empty(rows, width, dtype=torch.float32)
     places = _NO_INDEX if index is None else index.long()
     tensors = [rowptr, columns, _NO_VALUES if values is None else values, places, lo, scale]
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]

@@ -47,7 +47,7 @@ def sparse_linear_backward(
     parts = max(1, min(8, 256 // (panels * lanes), len(places) // _WORTH_A_SUM))
     cuts = np.searchsorted(pointers, np.arange(parts + 1) * (len(places) / parts))
     cuts[0], cuts[-1] = 0, len(pointers) - 1
-    sums = torch.zeros(parts, panels, width, lanes)
+    sums = torch.zeros(parts, panels, width, lanes, dtype=torch.float32)
     in_chunks(
         _parts,
         parts * panels,

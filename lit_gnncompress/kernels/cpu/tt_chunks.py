@@ -70,7 +70,10 @@ def over_chunks(
     """
     chunks = len(bounds) - 1
     # torch's memory begins at cache lines: vectors that cross them load at half the speed.
-    scratch = tuple(torch.zeros(chunks, -(-size // LANES) * LANES).numpy() for size in sizes)
+    scratch = tuple(
+        torch.zeros(chunks, -(-size // LANES) * LANES, dtype=torch.float32).numpy()
+        for size in sizes
+    )
     threads = min(torch.get_num_threads(), 1 + work // _WORTH_A_THREAD)
     spans = [(chunk, chunk + 1) for chunk in range(chunks)] if threads > 1 else [(0, chunks)]
     share(kernel, spans, threads, bounds, scratch, *args)

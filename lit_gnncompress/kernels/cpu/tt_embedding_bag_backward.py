@@ -26,7 +26,7 @@ def tt_embedding_bag_backward(
     if cores[0].dtype.itemsize == 8:
         return reference(grad, offsets, weights, cores, perm, left, right, to_weights)
     bags = Bags.of(offsets, perm.numel(), weights)
-    of_weights = torch.empty(perm.numel()) if to_weights else None
+    of_weights = torch.empty(perm.numel(), dtype=torch.float32) if to_weights else None
     of_cores = differentiate(grad, cores, perm, left, right, bags, of_weights)
     if of_weights is None:
         return of_cores, grad.new_empty(0)

@@ -63,7 +63,7 @@ def left_table(cores: list[Tensor], left: Tensor) -> LeftTable:
         present = keys.new_empty(_mark(keys.numpy(), marks.numpy(), place.numpy()))
         _list(marks.numpy(), present.numpy())
     rank = padded(pair.rank)
-    rows = torch.empty(present.size(0), pair.width, rank)
+    rows = torch.empty(present.size(0), pair.width, rank, dtype=torch.float32)
     work = rows.numel() * pair.inner.size(3)
     over_chunks(
         _multiply(rank),
@@ -86,7 +86,7 @@ def left_gradients(cores: list[Tensor], table: LeftTable, of_rows: Tensor) -> li
     rank, outer_rank = padded(pair.rank), padded(pair.inner.size(3))
     outer_by_k = outer_by_column(pair, outer_rank)
     chunks = fixed_chunks(table.keys.size(0), of_rows.numel(), outer_by_k.numel())
-    outer_sums = torch.zeros(chunks, *outer_by_k.shape)
+    outer_sums = torch.zeros(chunks, *outer_by_k.shape, dtype=torch.float32)
     inner_sums = InnerSums.of(pair, chunks, rank, outer_rank)
     over_chunks(
         _differentiate(rank, outer_rank),

@@ -107,7 +107,9 @@ class InnerSums(NamedTuple):
         count, own, width, _ = pair.inner.shape
         shape = (width, own, outer_rank) if outer_rank else (width, rank)
         return cls(
-            torch.zeros(count, *shape), torch.zeros(chunks, *shape), torch.full((chunks,), -1)
+            torch.zeros(count, *shape, dtype=torch.float32),
+            torch.zeros(chunks, *shape, dtype=torch.float32),
+            torch.full((chunks,), -1),
         )
 
     @property

@@ -35,7 +35,7 @@ def tt_embedding_bag_backward(
     of_cores = differentiate(grad, cores, left, right, place, by_slot)
     if not to_weights:
         return of_cores, grad.new_empty(0)
-    found = torch.empty(slots, device=grad.device)
+    found = torch.empty(slots, device=grad.device, dtype=torch.float32)
     if slots:
         with torch.cuda.device_of(grad), torch.autocast("cuda", enabled=False):
             halves = halves_of(cores, slots)

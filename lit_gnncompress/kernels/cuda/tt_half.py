@@ -145,7 +145,7 @@ def _by_key(
     slots = key.size(0)
     if not is_sorted:
         if not deterministic:
-            out = torch.zeros(count, x.count, y.count, device=x.data.device)
+            out = torch.zeros(count, x.count, y.count, device=x.data.device, dtype=torch.float32)
             add_by_atomics(x, y, key, slots, out, weights)
             return out
         key, order = sort_keys(key, count)

@@ -73,13 +73,13 @@ class Codec(ABC):
     def lo(self) -> Tensor:
         """Value of code 0, float32, shape ``(1,)``, ``(N,)``, or ``(F,)`` if ``by_column``."""
         kept = self._parts.get("lo")
-        return torch.zeros(1, device=self.device) if kept is None else kept
+        return torch.zeros(1, device=self.device, dtype=torch.float32) if kept is None else kept
 
     @property
     def scale(self) -> Tensor:
         """Distance of two codes, float32, shape ``(1,)``, ``(N,)``, or ``(F,)``."""
         kept = self._parts.get("scale")
-        return torch.ones(1, device=self.device) if kept is None else kept
+        return torch.ones(1, device=self.device, dtype=torch.float32) if kept is None else kept
 
     @property
     def nbytes(self) -> int:
@@ -140,7 +140,7 @@ class Codec(ABC):
         sums = self._aggregate(adjacency, weight, reduce, *self._no_range())
         heads = 1 if weight is None or weight.dim() == 1 else weight.size(1)
         # What the edges of a target weigh: 1 or 0 for a maximum, so that no edges give no minimum.
-        ones = torch.ones(self.num_rows, heads, device=self.device)
+        ones = torch.ones(self.num_rows, heads, device=self.device, dtype=torch.float32)
         weights = aggregate(ones, adjacency, weight, reduce)
         return sums * self.scale + weights.repeat_interleave(self.width // heads, 1) * self.lo
 
@@ -240,7 +240,9 @@ class Codec(ABC):
         return other
 
     def _no_range(self) -> tuple[Tensor, Tensor]:
-        return torch.zeros(1, device=self.device), torch.ones(1, device=self.device)
+        return torch.zeros(1, device=self.device, dtype=torch.float32), torch.ones(
+            1, device=self.device, dtype=torch.float32
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # torch cannot unpickle uint16 by itself.

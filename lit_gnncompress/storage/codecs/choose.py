@@ -48,7 +48,10 @@ def encode(
         ValueError: Bits outside 1 to 8, features that are not finite, or ranges that do not fit.
     """
     packed = torch.empty(len(x), row_bytes(x.size(1), bits), dtype=torch.uint8, device=x.device)
-    zero, one = torch.zeros(1, device=x.device), torch.ones(1, device=x.device)
+    zero, one = (
+        torch.zeros(1, device=x.device, dtype=torch.float32),
+        torch.ones(1, device=x.device, dtype=torch.float32),
+    )
     for rows in _blocks(len(x), x.size(1)):
         block = x[rows].detach()
         check_finite(block, "packed", rows.start)

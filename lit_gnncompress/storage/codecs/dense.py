@@ -98,7 +98,7 @@ class DenseCodec(Codec):
             (packed[:, byte : byte + 1] >> bit).any() | packed[:, byte + 1 :].any()
         ):
             raise ValueError("codes: what fills up the rows must be zero.")
-        one = torch.ones(1, device=packed.device)
+        one = torch.ones(1, device=packed.device, dtype=torch.float32)
         lo, scale = tensors.get("lo", torch.zeros_like(one)), tensors.get("scale", one)
         return cls(packed, lo, scale, bits, width, bool(meta.get("by_column")), thorough)
 
