@@ -22,6 +22,10 @@ from lit_gnncompress.embedding import structural_vectors
 from lit_gnncompress.models import NodeClassifier
 from lit_gnncompress.quantization.fused_attention import fuse_attention
 
+NUMBERING = 0
+"""Seed of the numbers of nodes. A split of this seed would draw them in the order in which they
+were published, which can be that of their classes."""
+
 _EVERY = 2  # epochs between validations
 _HEADS = 2
 
@@ -88,7 +92,13 @@ class NodeFits:
         self._memory: dict[Any, Any] = {}
 
     def __call__(self, model: str, method: Method, setting: Setting, seed: int, test: bool) -> Fit:
-        """The fit of a seed, which draws split, order, weights and dropout."""
+        """The fit of a seed, which draws split, order, weights and dropout.
+
+        Raises:
+            ValueError: The seed of the numbers of nodes.
+        """
+        if seed == NUMBERING:
+            raise ValueError(f"seed={seed} numbers the nodes: take another one for their split.")
         key = {
             "dataset": self.dataset,
             "model": model,
@@ -107,7 +117,8 @@ class NodeFits:
             published = GraphDataModule(
                 self.dataset, root=self._root, features=False, split="shares"
             ).data
-            number = torch.randperm(published.num_nodes, generator=torch.Generator().manual_seed(0))
+            generator = torch.Generator().manual_seed(NUMBERING)
+            number = torch.randperm(published.num_nodes, generator=generator)
             y = torch.empty_like(published.y)
             y[number] = published.y
             self._data = number[published.edge_index], y

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
 
 
 def show_reductions(axes: Axes) -> None:
-    """Makes the horizontal axis logarithmic, with ticks such as ``30×``."""
+    """Makes the horizontal axis logarithmic, a decade long or more, with ticks such as ``30×``."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if high < 10 * low:
+        middle = (low * high) ** 0.5
+        axes.set_xlim(middle / 10**0.5, middle * 10**0.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}×")
-    axes.xaxis.set_minor_formatter(_minor)
-
-
-def _minor(reduction: float, place: float) -> str:
-    """A label for some of the ticks between powers of ten, which crowd."""
-    return f"{reduction:g}×" if f"{reduction:g}"[0] in "236" else ""

@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and sizes of parts (default: core)",
     )
     parser.add_argument("--seeds", type=int, default=5, help="paired seeds (default: 5)")
-    parser.add_argument("--first-seed", type=int, default=0, help="(default: 0)")
+    parser.add_argument(
+        "--first-seed", type=int, default=1, help="(default: 1; 0 numbers the nodes)"
+    )
     parser.add_argument(
         "--tuning-seeds", type=int, default=1, help=f"from {TUNING_SEED} on (default: 1)"
     )

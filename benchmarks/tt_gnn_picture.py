@@ -65,8 +65,9 @@ def _plot_field(axes: Axes, rows: list[Row]) -> None:
     if half_width is not None:
         low, high = rows[0]["full_acc"] - half_width, rows[0]["full_acc"] + half_width
         axes.axhspan(low, high, color=_FULL, alpha=0.08, linewidth=0)
-    for label, (begins, orders, color, marker) in _KINDS.items():
+    for number, (label, (begins, orders, color, marker)) in enumerate(_KINDS.items()):
         for start, fill in (("random", color), ("structure", "white")):
+            aside = 1.03 ** (2 * (number - 3) + (start == "structure"))  # equal sizes would overlap
             own = sorted(
                 (
                     row
@@ -79,7 +80,7 @@ def _plot_field(axes: Axes, rows: list[Row]) -> None:
             )
             if own:
                 axes.errorbar(
-                    [row["reduction"] for row in own],
+                    [aside * row["reduction"] for row in own],
                     [row["tt_acc"] for row in own],
                     [row["tt_acc_ci95"] or 0 for row in own],
                     fmt=marker,

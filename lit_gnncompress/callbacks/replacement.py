@@ -136,11 +136,11 @@ class Replacement:
         if (shape.rows, shape.columns) != (wanted.rows, wanted.columns) or (
             by_rank and shape.ranks != wanted.ranks
         ):
+            way = "leave it out" if self.largest is None else "name the others by modules"
             raise ValueError(
                 f"{self.chosen}: {name!r} is a tensor train already, of rows={shape.rows}, "
                 f"columns={shape.columns}, rank={shape.ranks}, and not of rows={wanted.rows}, "
-                f"columns={wanted.columns}, rank={wanted.ranks}: make the module anew, or leave it "
-                f"out."
+                f"columns={wanted.columns}, rank={wanted.ranks}: make the module anew, or {way}."
             )
 
 

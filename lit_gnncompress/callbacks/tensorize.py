@@ -155,6 +155,10 @@ class Tensorize(Callback):
             return self._generate_state_key(largest=self.largest)
         return self._generate_state_key(modules=self.modules)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but weak references, which spawned processes could not be given."""
+        return {**self.__dict__, "_replaced": []}
+
     # --- hooks ------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -205,11 +209,13 @@ class Tensorize(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Refuses to resume the fit of a full table, whose optimizer knows nothing of cores."""
-        resumes = trainer.state.fn == TrainerFn.FITTING
-        if resumes and self.state_key not in checkpoint.get("callbacks", {}):
+        state = checkpoint["state_dict"]
+        layers = pl_module.named_modules(remove_duplicate=False)
+        full = [n for n, t in layers if isinstance(t, TrainTable) and f"{n}.weight" in state]
+        if full and trainer.state.fn == TrainerFn.FITTING:
             raise MisconfigurationException(
-                f"The checkpoint was trained without Tensorize({self._replacement.chosen}), so "
-                f"that its optimizer cannot go on with cores. Start a new fit from its weights: "
+                f"The checkpoint was trained without Tensorize({self._replacement.chosen}): it has "
+                f"{full[0]!r} as a full table, and its optimizer cannot go on with cores. Start a new fit from its weights: "
                 f"module.load_state_dict, then fit with start='table' and without ckpt_path."
             )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_gnncompress.embedding.cores import Init
 from lit_gnncompress.embedding.row_table import check_indices
@@ -116,6 +116,20 @@ class TTEmbeddingBag(TrainTable):
         )
         self.mode, self.include_last_offset = mode, include_last_offset
 
+    def requires_grad_(self, requires_grad: bool = True) -> TTEmbeddingBag:
+        """Freezes or thaws the table, before it is put into a collection.
+
+        Raises:
+            ValueError: The cores lie in a collection, which are trained together.
+        """
+        if not isinstance(self.cores, nn.ParameterList):
+            raise ValueError(
+                f"requires_grad_({requires_grad}): the cores lie with those of other tables of a "
+                f"TTEmbeddingBagCollection. Freeze a table before it is put there, or ask the "
+                f"collection for all."
+            )
+        return super().requires_grad_(requires_grad)
+
     def forward(  # type: ignore[override]
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
@@ -158,7 +172,7 @@ class TTEmbeddingBag(TrainTable):
         # Which row has the maximum is known only when all are there.
         rows, count = self._rows_at(places), places.numel()
         if count == 0:
-            return rows.sum(0).expand(bags.first.numel() - 1, -1)
+            return rows.sum(0).repeat(bags.first.numel() - 1, 1)
         row = torch.arange(count, device=rows.device)
         left_out = None
         if self.padding_idx is not None:

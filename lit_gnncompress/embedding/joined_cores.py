@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -60,18 +60,28 @@ class JoinedCores(nn.Module):
         # No index is below 0.
         padding = [-1 if table.padding_idx is None else table.padding_idx for table in tables]
         self.has_padding = max(padding) >= 0
-        numbers = {
+        self._numbers = {
             "bases": bases,
             "spans": spans,
             "factors": factors,
             "padding": padding,
             "columns": list(columns),
         }
-        for name, values in numbers.items():
-            # A GPU would be waited for if they came from the host with every batch.
-            self.register_buffer(name, torch.tensor(values, device=device), persistent=False)
+        self._put_numbers(device)
         for number, table in enumerate(tables):
             table.cores = CoreSlices(self, number)  # type: ignore[assignment]
+
+    def _put_numbers(self, device: torch.device) -> None:
+        for name, values in self._numbers.items():
+            # A GPU would be waited for if they came from the host with every batch.
+            self.register_buffer(name, torch.tensor(values, device=device), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> JoinedCores:
+        was_meta = self.bases.is_meta
+        super()._apply(fn, recurse)
+        if was_meta and not self.bases.is_meta:  # to_empty: no state has the numbers
+            self._put_numbers(self.bases.device)
+        return self
 
     @property
     def cores(self) -> list[Tensor]:
@@ -171,7 +181,12 @@ class CoreSlices(nn.Module):
             for key, core in own.items():
                 if key not in state_dict:
                     continue
-                if state_dict[key].shape == core.shape:
+                if core.is_meta:
+                    error_msgs.append(
+                        f"{key}: the collection is on the meta device, where it has no cores to "
+                        f"read into. Call to_empty(device=…) before."
+                    )
+                elif state_dict[key].shape == core.shape:
                     core.copy_(state_dict[key])
                 else:
                     error_msgs.append(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import tt_gnn
-from benchmarks.node_fits import NodeFits, Setting
+from benchmarks.node_fits import NUMBERING, NodeFits, Setting
 from benchmarks.node_tables import (
     EQUAL_PARTS,
     FULL,
@@ -96,6 +96,11 @@ def test_part_vectors_have_the_parameters_of_the_cores(num_nodes):
     )
     assert 0 <= cores - parts < 64
     assert num_nodes * 64 / cores >= GOAL
+
+
+def test_the_seed_of_the_numbers_draws_no_split():
+    with pytest.raises(ValueError, match="seed=0 numbers the nodes"):
+        make_fits()("sage", FULL, SETTING, seed=NUMBERING, test=True)
 
 
 @pytest.mark.parametrize("model", ["sage", "gat"])

@@ -272,6 +272,21 @@ def test_a_resumed_fit_goes_on_where_it_was(tmp_path):
     assert same(weights_of(second), weights_of(straight))
 
 
+def test_a_fit_of_a_module_that_another_trainer_tensorized_is_resumed(tmp_path):
+    module = make_module()
+    fit(module, tensorize(), max_epochs=1)
+    trainer = fit(module, tensorize(), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "second.ckpt")
+    arguments = {"max_epochs": 2, "ckpt_path": tmp_path / "second.ckpt"}
+    assert fit(make_module(seed=5), tensorize(), **arguments).current_epoch == 2
+
+
+def test_a_callback_that_has_replaced_tables_goes_to_other_processes():
+    callback = tensorize(order="none")
+    callback.replace(make_module())
+    assert pickle.loads(pickle.dumps(callback)).tables == callback.tables
+
+
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 def test_a_checkpoint_loads_into_a_new_module(stage, tmp_path):
     module = make_module()

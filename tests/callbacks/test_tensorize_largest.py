@@ -177,6 +177,16 @@ def test_a_resumed_fit_goes_on_where_it_was(data, tmp_path):
         fit(make_dlrm(data), data, largest(4, order="frequency"), **arguments)
 
 
+def test_a_fit_in_which_all_tables_stayed_dense_is_resumed(data, tmp_path):
+    callback, module = largest(2, rank=64), make_dlrm(data)
+    trainer = fit(module, data, callback)
+    assert callback.tables == []
+    assert len(callback.left_dense) == 2
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    arguments = {"max_epochs": 2, "ckpt_path": tmp_path / "a.ckpt"}
+    assert fit(make_dlrm(data), data, largest(2, rank=64), **arguments).current_epoch == 2
+
+
 def test_a_checkpoint_of_other_training_rows_brings_its_order(data, tmp_path):
     trained = make_dlrm(data)
     fit(trained, data, largest(order="cooccurrence")).save_checkpoint(tmp_path / "a.ckpt")

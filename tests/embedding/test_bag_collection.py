@@ -251,6 +251,27 @@ def test_an_index_out_of_range_says_which_and_where(tables):
         collection(list(input.unsqueeze(2).unbind(1)))
 
 
+def test_one_table_cannot_be_frozen_where_its_cores_lie_with_others():
+    tables = make_tables(item={"mode": "max"})
+    collection = TTEmbeddingBagCollection(tables)
+    with pytest.raises(ValueError, match=r"requires_grad_\(False\): the cores lie with those of"):
+        tables["user"].requires_grad_(False)
+    tables["item"].requires_grad_(False)  # which has its own
+    assert [p.requires_grad for p in collection.tables.parameters()] == [False] * 3
+    assert not any(p.requires_grad for p in collection.requires_grad_(False).parameters())
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_collection_made_on_the_meta_device_takes_a_state(assign):
+    collection = TTEmbeddingBagCollection(make_tables(user={"padding_idx": 5}))
+    other = copy.deepcopy(collection).to("meta")
+    with pytest.raises(RuntimeError, match=r"is on the meta device, .* Call to_empty\(device=…\)"):
+        other.load_state_dict(collection.state_dict(), assign=assign)
+    other.to_empty(device="cpu").load_state_dict(collection.state_dict(), assign=assign)
+    input = torch.stack([torch.randint(0, count, (20,)) for count, _ in SIZES.values()], 1)
+    assert torch.equal(other(input), collection(input))
+
+
 def test_what_is_no_collection():
     table = make_tables()["user"]
     with pytest.raises(ValueError, match="tables is empty"):
