@@ -10,9 +10,10 @@ from functools import partial
 from rich.progress import Progress
 
 from benchmarks.output import Output, Row
-from benchmarks.recipes import build, open_graph
+from benchmarks.recipes import build
 from lit_gnncompress import compare_by_seed
 from lit_gnncompress.callbacks import CompressActivations
+from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.results import Interval
 
 DATASETS, MODELS = ("PubMed", "Computers"), ("gcn", "gat")
@@ -39,11 +40,11 @@ def run(args: argparse.Namespace, output: Output) -> None:
         for dataset, model in jobs:
             plain, in_bits, kept = [], [], 1.0
             for seed in range(args.first_seed, args.first_seed + args.seeds):
-                data = open_graph(dataset, model, args.root)
+                data = GraphDataModule(dataset, root=args.root)
                 [result] = compare_by_seed(partial(build, dataset, model, data), [seed]).results
                 plain.append(100 * result.full_precision)
                 compress = CompressActivations(args.bits)
-                data = open_graph(dataset, model, args.root)  # packing replaces its features
+                data = GraphDataModule(dataset, root=args.root)  # packing replaces its features
                 own = partial(build, dataset, model, data, packed=True, callbacks=[compress])
                 [result] = compare_by_seed(own, [seed]).results
                 in_bits.append(100 * result.quantized)

@@ -12,9 +12,10 @@ from rich.progress import Progress
 
 from benchmarks.checkpoints import SPLITS, PairedCheckpoints
 from benchmarks.output import Output, Row
-from benchmarks.recipes import DATASETS, MODELS, open_graph
+from benchmarks.recipes import DATASETS, MODELS
 from benchmarks.search import SEARCH_SEEDS
 from lit_gnncompress import BitPlan
+from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.search import Space, search
 from lit_gnncompress.search.space import Group
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
     """For each granularity, the smallest plan within each bound, and its error on fresh seeds."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    data = open_graph(args.dataset, args.model, args.root)
+    data = GraphDataModule(args.dataset, root=args.root)
     with Progress(console=output.console) as progress:
         task = progress.add_task("fits", total=2 * args.checkpoints)
         chosen_by, fresh = (

@@ -11,8 +11,9 @@ from rich.progress import Progress
 
 from benchmarks.checkpoints import SPLITS, PairedCheckpoints, bits_of, saving_of
 from benchmarks.output import Output, Row
-from benchmarks.recipes import DATASETS, MODELS, open_graph, recipe
+from benchmarks.recipes import DATASETS, MODELS, recipe
 from lit_gnncompress import BitPlan
+from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.results import Interval
 from lit_gnncompress.search import SearchResult, Space, search
 from lit_gnncompress.search_report import plot_search
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
     """Searches by model and at random for each seed; tests all picks on fresh checkpoints."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    data = open_graph(args.dataset, args.model, args.root)
+    data = GraphDataModule(args.dataset, root=args.root)
     by_hand = recipe(args.dataset, args.model)[0]
     with Progress(console=output.console) as progress:
         task = progress.add_task("fits", total=2 * args.checkpoints + args.tested)
@@ -121,7 +122,7 @@ def _confirmed(result: SearchResult, others: PairedCheckpoints) -> BitPlan:
 
 def searched_plan(dataset: str, model: str, root: str | None, seed: int = 0) -> BitPlan:
     """A plan found by 60 measurements, on checkpoints whose seeds no test uses."""
-    data = open_graph(dataset, model, root)
+    data = GraphDataModule(dataset, root=root)
     by_hand = recipe(dataset, model)[0]
     chosen_by, confirmed_by = (
         PairedCheckpoints(dataset, model, data, range(first, first + 5))

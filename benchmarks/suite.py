@@ -1,8 +1,9 @@
 """All benchmarks one after another: what ``make bench`` runs. It goes on where it was stopped.
 
-A benchmark writes to ``runs/bench`` and its files move to ``benchmarks/results`` once it is done:
-rows of an earlier measurement are replaced all together or not at all. Those that time something
-have the machine to themselves; fits, which are measured by accuracy, run one on each core.
+A benchmark writes to a folder of its size in ``runs/bench``, and its files move to
+``benchmarks/results`` once it is done: rows of an earlier measurement are replaced all together or
+not at all. Those of a GPU have files of their own, ``NAME_cuda``. What times something has the
+machine to itself; fits, which are measured by accuracy, run one on each core.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ class Suite:
     """
 
     def __init__(self, size: str, device: str, work: Path = WORK, results: Path = pages.RESULTS):
-        self._size, self._device, self._work, self._results = size, device, work, results
+        self._size, self._device, self._results = size, device, results
+        self._unfinished = work / size  # rows of another size would stay beside these
         self._list = work / "finished.json"
         self._finished: dict[str, list[str]] = {}
         if self._list.exists():
@@ -117,7 +119,15 @@ class Suite:
 
     def remaining(self, jobs: Sequence[Job]) -> list[Job]:
         """Jobs that are not done at this size."""
-        return [job for job in jobs if self._finished.get(job.name) != self.arguments(job)]
+        return [job for job in jobs if self._finished.get(self._stem(job)) != self.arguments(job)]
+
+    def forget(self, jobs: Sequence[Job]) -> None:
+        """Makes jobs begin anew; what they have measured stays in the results until then."""
+        for job in jobs:
+            self._finished.pop(self._stem(job), None)
+            for path in self._unfinished.glob(f"{self._stem(job)}.*"):
+                path.unlink()
+        self._remember()
 
     def run(self, job: Job) -> None:
         """Runs a job in a process of its own and puts its files into the results.
@@ -125,8 +135,9 @@ class Suite:
         Raises:
             RuntimeError: If it fails; its log tells why.
         """
-        self._work.mkdir(parents=True, exist_ok=True)
-        files = {kind: self._work / f"{job.name}.{kind}" for kind in ("json", "md", "png", "log")}
+        self._unfinished.mkdir(parents=True, exist_ok=True)
+        stem = self._unfinished / self._stem(job)
+        files = {kind: stem.with_suffix(f".{kind}") for kind in ("json", "md", "png", "log")}
         options = ["--json", str(files["json"]), "--markdown", str(files["md"])]
         if job.picture:
             options += ["--picture", str(files["png"])]
@@ -144,7 +155,14 @@ class Suite:
         self._results.mkdir(parents=True, exist_ok=True)
         for kind in ("json", "md", *(["png"] if job.picture else [])):
             shutil.move(files[kind], self._results / files[kind].name)
-        self._finished[job.name] = self.arguments(job)
+        self._finished[self._stem(job)] = self.arguments(job)
+        self._remember()
+
+    def _stem(self, job: Job) -> str:
+        return job.name if self._device == "cpu" else f"{job.name}_{self._device}"
+
+    def _remember(self) -> None:
+        self._list.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self._list) as unfinished:
             unfinished.write_text(json.dumps(self._finished, indent=1), encoding="utf-8")
 
@@ -157,14 +175,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: what measures a GPU"
     )
     parser.add_argument("--only", nargs="+", choices=[job.name for job in JOBS], metavar="NAME")
-    parser.add_argument("--fresh", action="store_true", help="forget what is done already")
+    parser.add_argument("--fresh", action="store_true", help="forget what these have done")
     args = parser.parse_args(arguments)
     jobs = [job for job in JOBS if args.only is None or job.name in args.only]
     if args.device == "cuda":
         jobs = [job for job in jobs if job.on_gpu]
-    if args.fresh:
-        shutil.rmtree(WORK, ignore_errors=True)
     suite = Suite(args.size, args.device)
+    if args.fresh:
+        suite.forget(jobs)
     remaining = suite.remaining(jobs)
     columns = (
         TextColumn("{task.description}"),

@@ -12,9 +12,10 @@ from itertools import product
 from rich.progress import Progress
 
 from benchmarks.output import Output, Row
-from benchmarks.recipes import DATASETS, MODELS, build, open_graph
+from benchmarks.recipes import DATASETS, MODELS, build
 from benchmarks.search import searched_plan
 from lit_gnncompress import compare_by_seed
+from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.results import SeedResult
 
 # Accuracy in full precision and quantized (percent), and saving: arXiv 2007.05100, Table III.
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
     with Progress(console=output.console) as progress:
         task = progress.add_task("seeds", total=len(jobs) * args.seeds)
         for dataset, model in jobs:
-            data = open_graph(dataset, model, args.root)
+            data = GraphDataModule(dataset, root=args.root)
             searched = args.plan == "searched"
             plan = searched_plan(dataset, model, args.root) if searched else None
 
