@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from benchmarks.click_tables import NAMES, Kind
 from benchmarks.click_verdicts import ALLOWED
 from benchmarks.output import Row
+from benchmarks.picture import save_with_legend
 from benchmarks.reduction_axis import show_reductions
-from lit_gnncompress.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,14 +50,7 @@ def plot(rows: list[Row], path: Path) -> None:
         lower.set_xlabel("tables times smaller")
     fields[0, 0].set_ylabel("test AUC less that of full tables, points")
     fields[1, 0].set_ylabel("log loss less that of full tables")
-    labels = {
-        t: h for f in figure.axes for h, t in zip(*f.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(labels.values()), list(labels), loc="outside lower center", ncols=3, frameon=False
-    )
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, dpi=150, format="png")
+    save_with_legend(figure, path, ncols=3)
 
 
 def _plot_field(axes: Axes, rows: list[Row], name: str, finest: float) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.output import Row
+from benchmarks.picture import save_with_legend
 from benchmarks.reduction_axis import show_reductions
-from lit_gnncompress.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,18 +42,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axes.set_xlabel("times fewer parameters")
     for axes in fields[:, 0]:
         axes.set_ylabel("test accuracy, %")
-    labels = {
-        t: h for f in figure.axes for h, t in zip(*f.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(labels.values()),
-        list(labels),
-        loc="outside lower center",
-        ncols=min(4, len(datasets)),
-        frameon=False,
-    )
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, dpi=150, format="png")
+    save_with_legend(figure, path, ncols=min(4, len(datasets)))
 
 
 def _plot_field(axes: Axes, rows: list[Row]) -> None:

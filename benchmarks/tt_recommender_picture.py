@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.output import Row
+from benchmarks.picture import save_with_legend
 from benchmarks.reduction_axis import show_reductions
-from lit_gnncompress.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,14 +36,7 @@ def plot(rows: list[Row], path: Path) -> None:
         _plot_sizes(sizes, own)
         _plot_curves(curves, own)
         sizes.set_title(dataset)
-    labels = {
-        t: h for f in figure.axes for h, t in zip(*f.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(labels.values()), list(labels), loc="outside lower center", ncols=3, frameon=False
-    )
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, dpi=150, format="png")
+    save_with_legend(figure, path, ncols=3)
 
 
 def _plot_sizes(axes: Axes, rows: list[Row]) -> None:

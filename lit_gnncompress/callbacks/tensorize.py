@@ -215,8 +215,9 @@ class Tensorize(Callback):
         if full and trainer.state.fn == TrainerFn.FITTING:
             raise MisconfigurationException(
                 f"The checkpoint was trained without Tensorize({self._replacement.chosen}): it has "
-                f"{full[0]!r} as a full table, and its optimizer cannot go on with cores. Start a new fit from its weights: "
-                f"module.load_state_dict, then fit with start='table' and without ckpt_path."
+                f"{full[0]!r} as a full table, and its optimizer cannot go on with cores. Start a "
+                f"new fit from its weights: module.load_state_dict, then fit with start='table' "
+                f"and without ckpt_path."
             )
 
     # --- replacing --------------------------------------------------------------------------

@@ -28,3 +28,5 @@ def test_what_was_not_measured_says_so(tmp_path, monkeypatch):
 def test_unknown_tables_are_refused():
     with pytest.raises(ValueError, match=r"table4 -->: known are .*table3"):
         pages.filled("<!-- table4 -->\n<!-- /table4 -->\n")
+    with pytest.raises(ValueError, match=r"all of table4 -->: known are .*all of table3"):
+        pages.filled("<!-- all of table4 -->\n<!-- /all of table4 -->\n")

@@ -1,6 +1,9 @@
 """All benchmarks in a row: what is done stays done, and what failed leaves nothing half-written."""
 
 import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -52,4 +55,35 @@ def test_a_job_that_fails_leaves_the_results_as_they_were(suite, tmp_path):
         suite().run(wrong)
     assert (results / "gather.json").read_text() == "as it was"
     assert suite().remaining([wrong]) == [wrong]
-    assert "99" in (tmp_path / "work" / "gather.log").read_text()
+    assert "99" in (tmp_path / "work" / "small" / "gather.log").read_text()
+
+
+def test_sizes_and_devices_share_no_files(tmp_path, monkeypatch):
+    called = []
+
+    def run(command, **_):
+        called.append(command[command.index("--json") + 1])
+        for option in ("--json", "--markdown"):
+            Path(command[command.index(option) + 1]).write_text(" ".join(command[4:-4]))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    job = Job("tt_lookup", ("--rank", "8"), on_gpu=True)
+    for size, device in (("small", "cpu"), ("full", "cpu"), ("full", "cuda")):
+        Suite(size, device, tmp_path / "work", tmp_path / "results").run(job)
+    assert len(set(called)) == 3
+    results = tmp_path / "results"
+    assert (results / "tt_lookup.json").read_text() == "--device cpu"
+    assert (results / "tt_lookup_cuda.json").read_text() == "--device cuda"
+
+
+def test_what_is_forgotten_begins_anew_and_nothing_else(suite, tmp_path):
+    other = replace(TINY, name="linear")
+    (tmp_path / "work" / "small").mkdir(parents=True)
+    for job in (TINY, other):
+        (tmp_path / "work" / "small" / f"{job.name}.json").write_text("rows")
+    finished = {job.name: suite().arguments(job) for job in (TINY, other)}
+    (tmp_path / "work" / "finished.json").write_text(json.dumps(finished))
+    suite().forget([TINY])
+    assert suite().remaining([TINY, other]) == [TINY]
+    assert [path.name for path in (tmp_path / "work" / "small").iterdir()] == ["linear.json"]
