@@ -140,11 +140,20 @@ def _rows(
     if EQUAL_PARTS in methods:
         setting = chosen[EQUAL_PARTS.name].setting
         chosen[BEST_PARTS] = best_of((m, setting) for m in PART_SIZES)
-    full = [fit(FULL, chosen[FULL.name].setting, seed, test=True) for seed in seeds]
+    tested: dict[str, list[Fit]] = {}
+
+    def tests(name: str) -> list[Fit]:
+        if name not in tested:
+            choice = chosen[name]
+            tested[name] = [fit(choice.method, choice.setting, s, test=True) for s in seeds]
+        return tested[name]
+
     for name, choice in chosen.items():
         if choice.method != FULL:
-            own = [fit(choice.method, choice.setting, seed, test=True) for seed in seeds]
-            row = _row(choice, full, own)
+            row = _row(choice, tests(FULL.name), tests(name))
+            parts = replace(EQUAL_PARTS, start=choice.method.start).name
+            if choice.method.kind == "tt" and parts in chosen:
+                row |= _difference("delta_parts", tests(parts), tests(name))
             yield {"method": name, **row, "seeds": args.seeds, "first_seed": args.first_seed}
 
 
@@ -152,7 +161,6 @@ def _row(choice: Choice, full: Sequence[Fit], own: Sequence[Fit]) -> Row:
     method = choice.method
     full_acc, own_acc = ([100 * (f.test_acc or 0.0) for f in fits] for fits in (full, own))
     of_full, of_own = Interval.of(full_acc).to_dict(), Interval.of(own_acc).to_dict()
-    delta = Interval.of(b - a for a, b in zip(full_acc, own_acc, strict=True)).to_dict()
     return {
         "rank": method.rank,
         "partitions": own[0].partitions,
@@ -165,29 +173,41 @@ def _row(choice: Choice, full: Sequence[Fit], own: Sequence[Fit]) -> Row:
         "full_acc_ci95": of_full["ci95"],
         "tt_acc": of_own["mean"],
         "tt_acc_ci95": of_own["ci95"],
-        "delta": delta["mean"],
-        "delta_ci95": delta["ci95"],
+        **_difference("delta", full, own),
         "val_acc": 100 * choice.val_acc,
         "setting": asdict(choice.setting),
     }
+
+
+def _difference(name: str, of: Sequence[Fit], to: Sequence[Fit]) -> Row:
+    """By how many points tests of the same seeds differ, and the half-width of the interval."""
+    pairs = zip(of, to, strict=True)
+    delta = Interval.of(100 * ((b.test_acc or 0.0) - (a.test_acc or 0.0)) for a, b in pairs)
+    return {name: delta.to_dict()["mean"], f"{name}_ci95": delta.to_dict()["ci95"]}
 
 
 def table(rows: list[Row]) -> str:
     """A line per method, and for each graph whether the goals are reached."""
     lines = [
         "| | model | method | rank | parts | parameters | reduction | full table % | % "
-        "| Δ points (95 %) |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| Δ points (95 %) | Δ to part vectors of equal size and start |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        half_width = "?" if row["delta_ci95"] is None else f"{row['delta_ci95']:.2f}"
+        to_parts = _points(row, "delta_parts") if "delta_parts" in row else ""
         lines.append(
             f"| {row['dataset']} | {row['model'].upper()} | {row['method']} | {row['rank'] or ''} "
             f"| {row['partitions'] or ''} | {row['params_tt']:,} | {row['reduction']:.1f}× "
-            f"| {row['full_acc']:.1f} | {row['tt_acc']:.1f} | {row['delta']:+.2f} ± {half_width} |"
+            f"| {row['full_acc']:.1f} | {row['tt_acc']:.1f} | {_points(row, 'delta')} "
+            f"| {to_parts} |"
         )
     lines += ["", *(_verdict(*each) for each in _by_graph(rows))]
     return "\n".join(lines)
+
+
+def _points(row: Row, name: str) -> str:
+    half_width = row[f"{name}_ci95"]
+    return f"{row[name]:+.2f} ± {'?' if half_width is None else f'{half_width:.2f}'}"
 
 
 def _by_graph(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -205,10 +225,9 @@ def _verdict(graph: str, rows: list[Row]) -> str:
     verdict = "at or above" if best["delta"] >= 0 else "below"
     text = (
         f"- {graph}: of those at {GOAL}× or more, validation prefers {best['method']}: {verdict} "
-        f"the full table ({best['delta']:+.2f} at {best['reduction']:.0f}×)"
+        f"the full table ({_points(best, 'delta')} at {best['reduction']:.0f}×)"
     )
-    parts = [row for row in rows if row["method"] == EQUAL_PARTS.name]
-    if parts:
-        above = "at or above" if best["tt_acc"] >= parts[0]["tt_acc"] else "below"
-        text += f", {above} part vectors of equal size ({best['tt_acc'] - parts[0]['tt_acc']:+.2f})"
+    if "delta_parts" in best:
+        above = "at or above" if best["delta_parts"] >= 0 else "below"
+        text += f", {above} part vectors of equal size ({_points(best, 'delta_parts')})"
     return text + "."

@@ -48,6 +48,7 @@ ROW = {
     "val_acc": 71.5,
 }
 PARTS = ROW | {"method": OF_TABLE.name, "rank": 0, "tt_acc": 70.5, "delta": 0.5}
+ROW |= {"delta_parts": 0.5, "delta_parts_ci95": 0.3}
 
 
 @pytest.fixture(autouse=True)
@@ -163,12 +164,12 @@ def test_a_whole_run_has_a_row_per_method_and_says_how_long_it_is(tmp_path, monk
 @pytest.mark.parametrize(
     ("rows", "verdict"),
     [
-        ([ROW, PARTS], "at or above the full table (+1.00 at 100×), at or above part vectors"),
-        ([ROW | {"delta": -0.1}, PARTS], "below the full table (-0.10 at 100×), at or above part"),
-        ([ROW, PARTS | {"tt_acc": 71.5}], "below part vectors of equal size (-0.50)"),
+        ([ROW, PARTS], "at or above the full table (+1.00 ± 0.40 at 100×), at or above part "),
+        ([ROW | {"delta": -0.1}, PARTS], "below the full table (-0.10 ± 0.40 at 100×), at or "),
+        ([ROW | {"delta_parts": -0.5}, PARTS], "below part vectors of equal size (-0.50 ± 0.30)"),
         ([ROW | {"reduction": 80.0}, PARTS], "no tensor train at 90× or more measured"),
         # Validation chooses, whatever was tested best.
-        ([ROW, ROW | {"method": "other", "val_acc": 60.0, "delta": 9.0}], "(+1.00 at 100×)"),
+        ([ROW, ROW | {"method": "other", "val_acc": 60.0, "delta": 9.0}], "(+1.00 ± 0.40"),
     ],
 )
 def test_verdict(rows, verdict):
