@@ -41,7 +41,8 @@ def _sorted(
         alike &= (adjacency.num_sources, adjacency.num_targets) == (num_sources, num_targets)
         if alike and same_edges(source_index, target_index, adjacency):
             return adjacency
-    adjacency = Adjacency.from_edge_index(source_index, target_index, num_sources, num_targets)
+    with torch.inference_mode(False):  # a fit may come after a validation of the same edges
+        adjacency = Adjacency.from_edge_index(source_index, target_index, num_sources, num_targets)
     _lately.append(adjacency)
     return adjacency
 
