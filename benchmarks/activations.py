@@ -9,6 +9,7 @@ from functools import partial
 
 from rich.progress import Progress
 
+from benchmarks.intervals import interval_fields, plus_minus
 from benchmarks.output import Output, Row
 from benchmarks.recipes import build
 from lit_gnncompress import compare_by_seed
@@ -54,7 +55,6 @@ def run(args: argparse.Namespace, output: Output) -> None:
                     f"{dataset} {model} seed {seed}: {plain[-1]:.1f} in full precision, "
                     f"{in_bits[-1]:.1f} in bits"
                 )
-            delta = Interval.of([b - a for a, b in zip(plain, in_bits, strict=True)]).to_dict()
             row = {
                 "dataset": dataset,
                 "model": model,
@@ -63,8 +63,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
                 "first_seed": args.first_seed,
                 "fp32_acc": Interval.of(plain).mean,
                 "bits_acc": Interval.of(in_bits).mean,
-                "delta": delta["mean"],
-                "delta_ci95": delta["ci95"],
+                **interval_fields("delta", [b - a for a, b in zip(plain, in_bits, strict=True)]),
                 "activation_bytes_ratio": kept,
             }
             output.add(row, key=("dataset", "model", "activation_bits"))
@@ -83,12 +82,11 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         interval = row["delta_ci95"]
         reached = interval is not None and row["delta"] - interval >= -ALLOWED_DROP
-        half_width = "?" if interval is None else f"{interval:.2f}"
         lines.append(
             f"| {row['dataset']} | {row['model'].upper()} | {row['activation_bits']} "
             f"| {row['first_seed']}–{row['first_seed'] + row['seeds'] - 1} "
             f"| {row['fp32_acc']:.1f} | {row['bits_acc']:.1f} "
-            f"| {row['delta']:+.2f} ± {half_width} | {row['activation_bytes_ratio']:.2f} "
+            f"| {plus_minus(row, 'delta')} | {row['activation_bytes_ratio']:.2f} "
             f"| {'reached' if reached else 'missed'} |"
         )
     return "\n".join(lines)

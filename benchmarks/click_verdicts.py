@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.click_tables import NAMES
+from benchmarks.intervals import half_width, interval_fields, plus_minus
 from benchmarks.output import Row
-from lit_gnncompress.results import Interval
 
 ALLOWED = 0.3  # points of AUC that may be lost
 GOAL = 10  # times smaller tables at which no more is to be lost
@@ -48,24 +48,19 @@ def of_size(rows: list[Row]) -> list[str]:
     return lines
 
 
-def wide(half_width: float | None, digits: int) -> str:
-    """Half the width of an interval, for a cell."""
-    return "?" if half_width is None else f"{half_width:.{digits}f}"
-
-
 def _largest(trains: list[Row]) -> str:
     within = [row for row in trains if row["delta"] >= -ALLOWED]
     if not within:
         best = max(trains, key=lambda row: row["delta"])
         return (
             f"no TT within {ALLOWED} points of the full tables; the best loses "
-            f"{-best['delta']:.2f} ± {wide(best['delta_ci95'], 2)} at {best['reduction']:.1f}×."
+            f"{-best['delta']:.2f} ± {half_width(best['delta_ci95'])} at {best['reduction']:.1f}×."
         )
     row = within[-1]
     reached = "reached" if row["reduction"] >= GOAL else "missed"
     return (
-        f"TT within {ALLOWED} points of the full tables ({row['delta']:+.2f} ± "
-        f"{wide(row['delta_ci95'], 2)}) at {row['reduction']:.1f}×, rank {row['rank']}: goal of "
+        f"TT within {ALLOWED} points of the full tables ({plus_minus(row, 'delta')}) "
+        f"at {row['reduction']:.1f}×, rank {row['rank']}: goal of "
         f"{GOAL}× {reached}."
     )
 
@@ -91,5 +86,5 @@ def _of_hot_rows(row: Row, trains: list[Row]) -> str:
 
 
 def _difference(one: Row, other: Row) -> str:
-    of = Interval.of(a - b for a, b in zip(one["aucs"], other["aucs"], strict=True)).to_dict()
-    return f"{of['mean']:+.2f} ± {wide(of['ci95'], 2)}"
+    pairs = zip(one["aucs"], other["aucs"], strict=True)
+    return plus_minus(interval_fields("delta", (a - b for a, b in pairs)), "delta")

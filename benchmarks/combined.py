@@ -16,6 +16,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from benchmarks.intervals import interval_fields, plus_minus
 from benchmarks.node_tables import COLUMNS, DIM, GROUPS, MAIN
 from benchmarks.output import Output, Row
 from benchmarks.recipes import quiet_trainer
@@ -69,15 +70,13 @@ def run(args: argparse.Namespace, output: Output) -> None:
                     progress.advance(task)
             for stage, own in accuracy.items():
                 pairs = zip(accuracy[FIRST], own, strict=True)
-                delta = Interval.of(b - a for a, b in pairs).to_dict()
                 row = {
                     "dataset": dataset,
                     "stage": stage,
                     "seeds": args.seeds,
                     "first_seed": args.first_seed,
                     "acc": Interval.of(own).mean,
-                    "delta": delta["mean"],
-                    "delta_ci95": delta["ci95"],
+                    **interval_fields("delta", (b - a for a, b in pairs)),
                     "bytes": kept[stage],
                     "saving": kept[FIRST] / kept[stage],
                 }
@@ -206,8 +205,7 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        half_width = "?" if row["delta_ci95"] is None else f"{row['delta_ci95']:.2f}"
-        delta = f"{row['delta']:+.2f} ± {half_width}" if row["stage"] != FIRST else ""
+        delta = plus_minus(row, "delta") if row["stage"] != FIRST else ""
         lines.append(
             f"| {row['dataset']} | {row['stage']} "
             f"| {row['first_seed']}–{row['first_seed'] + row['seeds'] - 1} | {row['acc']:.1f} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.criteo_rows import KAGGLE_ROWS
 from benchmarks.process_peak import ProcessPeak, memory_of
 from benchmarks.tt_lookup import draw
 from lit_gnncompress.embedding import TTEmbeddingBag, TTEmbeddingBagCollection, smallest_rows
@@ -35,10 +37,7 @@ class Preset:
     @property
     def embedding_dim(self) -> int:
         """Width of the tables."""
-        out = 1
-        for factor in self.columns:
-            out *= factor
-        return out
+        return math.prod(self.columns)
 
     def largest(self, count: int) -> list[int]:
         """The tables with the most rows."""
@@ -52,11 +51,7 @@ class Preset:
 # inference and TT-Rec (arXiv 2101.11714) take them.
 PRESETS = {
     "kaggle": Preset(
-        (
-            1_460, 583, 10_131_227, 2_202_608, 305, 24, 12_517, 633, 3, 93_145, 5_683, 8_351_593,
-            3_194, 27, 14_992, 5_461_306, 10, 5_652, 2_173, 4, 7_046_547, 18, 15, 286_181, 105,
-            142_572,
-        ),
+        KAGGLE_ROWS,
         "kaggle",
         (4, 2, 2),
     ),

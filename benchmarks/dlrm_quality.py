@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from benchmarks.click_orders import Order
 from benchmarks.click_plans import PLANS, Plan
 from benchmarks.click_tables import NAMES, Kind, Method, num_parameters
 from benchmarks.click_training import Setting, step_seconds
-from benchmarks.click_verdicts import of_size, verdicts, wide
+from benchmarks.click_verdicts import of_size, verdicts
+from benchmarks.intervals import interval_fields, plus_minus
 from benchmarks.output import Output, Row
 from lit_gnncompress.results import Interval
 
@@ -154,10 +155,10 @@ def _row(choice: Choice, chosen: bool, full: Sequence[Fit], own: Sequence[Fit]) 
         **_of_method(choice.method),
         "chosen": chosen,
         **_of_sizes(full[0], own[0]),
-        **_interval("auc", aucs),
-        **_interval("delta", (b - a for a, b in zip(of_full, aucs, strict=True))),
-        **_interval("loss", losses),
-        **_interval("loss_delta", (b - a for a, b in zip(full_losses, losses, strict=True))),
+        **interval_fields("auc", aucs),
+        **interval_fields("delta", (b - a for a, b in zip(of_full, aucs, strict=True))),
+        **interval_fields("loss", losses),
+        **interval_fields("loss_delta", (b - a for a, b in zip(full_losses, losses, strict=True))),
         "aucs": aucs,
         "val_auc": 100 * choice.val_auc,
         "setting": asdict(choice.setting),
@@ -202,11 +203,6 @@ def _of_sizes(full: Fit, own: Fit) -> Row:
     }
 
 
-def _interval(name: str, values: Iterable[float]) -> Row:
-    interval = Interval.of(values).to_dict()
-    return {name: interval["mean"], f"{name}_ci95": interval["ci95"]}
-
-
 def table(rows: list[Row]) -> str:
     """A line per method, and for each data set whether the goals are reached."""
     tested = [row for row in rows if row["auc"] is not None]
@@ -226,13 +222,13 @@ def _of_quality(rows: list[Row]) -> Iterator[str]:
         deltas = ("", "")
         if row["kind"] != "full":
             deltas = (
-                f"{row['delta']:+.2f} ± {wide(row['delta_ci95'], 2)}",
-                f"{row['loss_delta']:+.4f} ± {wide(row['loss_delta_ci95'], 4)}",
+                plus_minus(row, "delta"),
+                plus_minus(row, "loss_delta", digits=4),
             )
         yield (
             f"| {row['dataset']} | {NAMES[row['kind']]} | {_order(row)} | {row['rank'] or ''} "
             f"| {row['params']:,} | {row['reduction']:.1f}× | {row['model_reduction']:.1f}× "
-            f"| {row['auc']:.2f} ± {wide(row['auc_ci95'], 2)} | {deltas[0]} | {row['loss']:.4f} "
+            f"| {plus_minus(row, 'auc', sign='')} | {deltas[0]} | {row['loss']:.4f} "
             f"| {deltas[1]} | {row['setting']['weight_decay']:g} | {row['epochs']:.0f} |"
         )
 

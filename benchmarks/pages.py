@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.__main__ import NAMES
+from benchmarks.intervals import plus_minus
 from benchmarks.node_tables import FULL, GROUPS, MAIN
 from benchmarks.output import Output, Row
 from benchmarks.table3 import PAPER
@@ -101,7 +102,7 @@ def _table3() -> str:
         lines.append(
             f"| {dataset} {model.upper()} | {first}–{first + row['seeds'] - 1} "
             f"| {row['fp32_acc']:.1f} → {row['quant_acc']:.1f} % "
-            f"({row['delta']:+.2f} ± {row['delta_ci95']:.2f}) "
+            f"({plus_minus(row, 'delta')}) "
             f"| {row['saving_paper_count']:.1f}× ({paper}×) | {row['saving_real']:.1f}× "
             f"| {row['bytes_fp32'] / row['bytes_lossless']:.1f}× |"
         )
@@ -137,8 +138,8 @@ def _tt_gnn() -> str:
             continue  # still being measured
         lines.append(
             f"| {dataset} {model.upper()} | {own[0]['reduction']:.0f}× | {own[0]['full_acc']:.1f} "
-            + "".join(f"| {row['tt_acc']:.1f} ({_difference(row, 'delta')}) " for row in own)
-            + f"| {_difference(own[by_structure], 'delta_parts')} |"
+            + "".join(f"| {row['tt_acc']:.1f} ({plus_minus(row, 'delta', 1)}) " for row in own)
+            + f"| {plus_minus(own[by_structure], 'delta_parts', 1)} |"
         )
     return _table(
         "| | smaller | full table % | TT % (Δ, 95 %) | part vectors | full, start by structure "
@@ -146,10 +147,6 @@ def _tt_gnn() -> str:
         "| Δ of the last two |",
         lines,
     )
-
-
-def _difference(row: Row, name: str) -> str:
-    return f"{row[name]:+.1f} ± {row[f'{name}_ci95']:.1f}"
 
 
 def _dlrm() -> str:

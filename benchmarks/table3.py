@@ -11,6 +11,7 @@ from itertools import product
 
 from rich.progress import Progress
 
+from benchmarks.intervals import plus_minus
 from benchmarks.output import Output, Row
 from benchmarks.recipes import DATASETS, MODELS, build
 from benchmarks.search import searched_plan
@@ -119,14 +120,13 @@ def table(rows: list[Row]) -> str:
         saves = row["saving_paper_count"] > paper_saving
         interval = row["delta_ci95"]
         holds = interval is not None and row["delta"] - interval >= -ALLOWED_DROP
-        half_width = "?" if interval is None else f"{interval:.2f}"
         missed = [name for name, ok in (("saving", saves), ("accuracy", holds)) if not ok]
         lossless = row["bytes_fp32"] / row["bytes_lossless"]
         lines.append(
             f"| {dataset} | {model.upper()} (seeds {_seeds(row)}) "
             f"| {'hand' if kind == 'recipe' else 'search'} "
             f"| {row['fp32_acc']:.1f} | {row['quant_acc']:.1f} "
-            f"| {row['delta']:+.2f} ± {half_width} | {row['average_bits']:.2f} "
+            f"| {plus_minus(row, 'delta')} | {row['average_bits']:.2f} "
             f"| **{row['saving_paper_count']:.1f}×** "
             f"| {paper_fp32} → {paper_quant}, {paper_saving}× "
             f"| {row['saving_real']:.1f}× | {lossless:.1f}× "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from benchmarks.intervals import interval_fields, plus_minus
 from benchmarks.node_fits import Fit, NodeFits, Setting
 from benchmarks.node_tables import EQUAL_PARTS, FULL, GROUPS, MAIN, PART_SIZES, Method
 from benchmarks.output import Output, Row
@@ -159,8 +160,7 @@ def _rows(
 
 def _row(choice: Choice, full: Sequence[Fit], own: Sequence[Fit]) -> Row:
     method = choice.method
-    full_acc, own_acc = ([100 * (f.test_acc or 0.0) for f in fits] for fits in (full, own))
-    of_full, of_own = Interval.of(full_acc).to_dict(), Interval.of(own_acc).to_dict()
+    full_acc, own_acc = _accuracies(full), _accuracies(own)
     return {
         "rank": method.rank,
         "partitions": own[0].partitions,
@@ -169,10 +169,8 @@ def _row(choice: Choice, full: Sequence[Fit], own: Sequence[Fit]) -> Row:
         "params_full": full[0].parameters,
         "params_tt": own[0].parameters,
         "reduction": full[0].parameters / own[0].parameters,
-        "full_acc": of_full["mean"],
-        "full_acc_ci95": of_full["ci95"],
-        "tt_acc": of_own["mean"],
-        "tt_acc_ci95": of_own["ci95"],
+        **interval_fields("full_acc", full_acc),
+        **interval_fields("tt_acc", own_acc),
         **_difference("delta", full, own),
         "val_acc": 100 * choice.val_acc,
         "setting": asdict(choice.setting),
@@ -180,10 +178,13 @@ def _row(choice: Choice, full: Sequence[Fit], own: Sequence[Fit]) -> Row:
 
 
 def _difference(name: str, of: Sequence[Fit], to: Sequence[Fit]) -> Row:
-    """By how many points tests of the same seeds differ, and the half-width of the interval."""
-    pairs = zip(of, to, strict=True)
-    delta = Interval.of(100 * ((b.test_acc or 0.0) - (a.test_acc or 0.0)) for a, b in pairs)
-    return {name: delta.to_dict()["mean"], f"{name}_ci95": delta.to_dict()["ci95"]}
+    """By how many points tests of the same seeds differ."""
+    pairs = zip(_accuracies(of), _accuracies(to), strict=True)
+    return interval_fields(name, (b - a for a, b in pairs))
+
+
+def _accuracies(fits: Sequence[Fit]) -> list[float]:
+    return [100 * (fit.test_acc or 0.0) for fit in fits]
 
 
 def table(rows: list[Row]) -> str:
@@ -194,20 +195,15 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        to_parts = _points(row, "delta_parts") if "delta_parts" in row else ""
+        to_parts = plus_minus(row, "delta_parts") if "delta_parts" in row else ""
         lines.append(
             f"| {row['dataset']} | {row['model'].upper()} | {row['method']} | {row['rank'] or ''} "
             f"| {row['partitions'] or ''} | {row['params_tt']:,} | {row['reduction']:.1f}× "
-            f"| {row['full_acc']:.1f} | {row['tt_acc']:.1f} | {_points(row, 'delta')} "
+            f"| {row['full_acc']:.1f} | {row['tt_acc']:.1f} | {plus_minus(row, 'delta')} "
             f"| {to_parts} |"
         )
     lines += ["", *(_verdict(*each) for each in _by_graph(rows))]
     return "\n".join(lines)
-
-
-def _points(row: Row, name: str) -> str:
-    half_width = row[f"{name}_ci95"]
-    return f"{row[name]:+.2f} ± {'?' if half_width is None else f'{half_width:.2f}'}"
 
 
 def _by_graph(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -225,9 +221,9 @@ def _verdict(graph: str, rows: list[Row]) -> str:
     verdict = "at or above" if best["delta"] >= 0 else "below"
     text = (
         f"- {graph}: of those at {GOAL}× or more, validation prefers {best['method']}: {verdict} "
-        f"the full table ({_points(best, 'delta')} at {best['reduction']:.0f}×)"
+        f"the full table ({plus_minus(best, 'delta')} at {best['reduction']:.0f}×)"
     )
     if "delta_parts" in best:
         above = "at or above" if best["delta_parts"] >= 0 else "below"
-        text += f", {above} part vectors of equal size ({_points(best, 'delta_parts')})"
+        text += f", {above} part vectors of equal size ({plus_minus(best, 'delta_parts')})"
     return text + "."

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from benchmarks.intervals import interval_fields, plus_minus
 from benchmarks.node_tables import EQUAL_PARTS, FULL, MAIN, WITH_PARTS, Method
 from benchmarks.output import Output, Row
 from benchmarks.recommender_fits import Fit, RecommenderFits, Setting
@@ -138,8 +139,6 @@ def _rows(
 
 def _row(method: Method, full: Sequence[Fit], own: Sequence[Fit]) -> Row:
     recalls, of_full = ([100 * (fit.recall or 0.0) for fit in fits] for fits in (own, full))
-    recall, ndcg = Interval.of(recalls), Interval.of(100 * (fit.ndcg or 0.0) for fit in own)
-    delta = Interval.of(b - a for a, b in zip(of_full, recalls, strict=True)).to_dict()
     return {
         "kind": method.kind,
         "order": method.order,
@@ -148,12 +147,9 @@ def _row(method: Method, full: Sequence[Fit], own: Sequence[Fit]) -> Row:
         "params_full": full[0].parameters,
         "params_tt": own[0].parameters,
         "reduction": full[0].parameters / own[0].parameters,
-        "recall": recall.mean,
-        "recall_ci95": recall.to_dict()["ci95"],
-        "ndcg": ndcg.mean,
-        "ndcg_ci95": ndcg.to_dict()["ci95"],
-        "delta": delta["mean"],
-        "delta_ci95": delta["ci95"],
+        **interval_fields("recall", recalls),
+        **interval_fields("ndcg", (100 * (fit.ndcg or 0.0) for fit in own)),
+        **interval_fields("delta", (b - a for a, b in zip(of_full, recalls, strict=True))),
         "seconds_per_epoch": sum(fit.seconds / fit.epochs for fit in own) / len(own),
     }
 
@@ -166,18 +162,14 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        delta = "" if row["kind"] == "full" else f"{row['delta']:+.2f} ± {_wide(row['delta_ci95'])}"
+        delta = "" if row["kind"] == "full" else plus_minus(row, "delta")
         lines.append(
             f"| {row['dataset']} | {row['method']} | {row['rank'] or ''} "
             f"| {row['partitions'] or ''} | {row['params_tt']:,} | {row['reduction']:.1f}× "
-            f"| {row['recall']:.2f} ± {_wide(row['recall_ci95'])} "
-            f"| {row['ndcg']:.2f} ± {_wide(row['ndcg_ci95'])} | {delta} "
+            f"| {plus_minus(row, 'recall', sign='')} | {plus_minus(row, 'ndcg', sign='')} "
+            f"| {delta} "
             f"| {row['setting']['lr']} | {row['epochs']} | {row['seconds_per_epoch']:.1f} |"
         )
     for dataset, (recall, ndcg) in PAPER.items():
         lines += ["", f"Published for {dataset}, 1000 epochs: recall {recall}, NDCG {ndcg}."]
     return "\n".join(lines)
-
-
-def _wide(half_width: float | None) -> str:
-    return "?" if half_width is None else f"{half_width:.2f}"

@@ -12,6 +12,7 @@ from lit_gnncompress.cli import CompressCLI
 from lit_gnncompress.data import CriteoDataModule, LibFMDataModule
 from lit_gnncompress.embedding import TTEmbedding
 from lit_gnncompress.models import DLRM
+from tests.models.trainers import make_trainer
 
 SMALL = {"embedding_dim": 8, "bottom_mlp": (16,), "top_mlp": (32,)}
 
@@ -19,18 +20,6 @@ SMALL = {"embedding_dim": 8, "bottom_mlp": (16,), "top_mlp": (32,)}
 @pytest.fixture(scope="module")
 def data():
     return CriteoDataModule(batch_size=500)
-
-
-def make_trainer(folder, epochs=1, **arguments):
-    return L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **arguments,
-    )
 
 
 def make_dlrm(data, seed=0, **arguments):

@@ -1,6 +1,5 @@
 import os
 
-import lightning as L
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -9,22 +8,12 @@ from torch_geometric.utils import to_torch_csr_tensor
 from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.embedding import PartitionEmbedding, TTEmbedding, hierarchical_order
 from lit_gnncompress.models import NodeClassifier
+from tests.models.trainers import make_trainer
 
 
 @pytest.fixture(scope="module")
 def graph():
     return GraphDataModule(normalize_features=False)
-
-
-def make_trainer(folder, epochs):
-    return L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def make_classifier(graph, **arguments):

@@ -14,24 +14,12 @@ from lit_gnncompress.callbacks import Quantize, Tensorize
 from lit_gnncompress.data import InteractionDataModule
 from lit_gnncompress.embedding import TTEmbedding
 from lit_gnncompress.models import Recommender
+from tests.models.trainers import make_trainer
 
 
 @pytest.fixture(scope="module")
 def data():
     return InteractionDataModule(eval_batch_size=150)
-
-
-def make_trainer(folder, epochs=1, **arguments):
-    return L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **arguments,
-    )
 
 
 def make_recommender(data, seed=0, **arguments):
