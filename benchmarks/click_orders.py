@@ -28,7 +28,8 @@ def make_order(
     Args:
         order: ``"none"``: as they are numbered; ``"frequency"``: the most frequent first;
             ``"cooccurrence"``: those together that occur with the same categories of other fields;
-            ``"clicked"``: the same among clicked rows alone; ``"spectral"``: likewise, see
+            ``"clicked"``: the same among clicked rows alone, which is
+            ``Tensorize(order="cooccurrence")``; ``"spectral"``: likewise, see
             :func:`spectral_order`.
         batch: Rows to train on.
         field: The field.

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from benchmarks.criteo_rows import KAGGLE_ROWS
 from benchmarks.process_peak import ProcessPeak, memory_of
 from benchmarks.tt_lookup import draw
-from lit_gnncompress.embedding import TTEmbeddingBag, TTEmbeddingBagCollection, smallest_rows
+from lit_gnncompress.callbacks import Tensorize
+from lit_gnncompress.embedding import TTEmbedding
+from lit_gnncompress.embedding.joined_lookup import JoinedLookup
 from lit_gnncompress.models import DLRM
 
 
@@ -103,36 +105,23 @@ class Model:
         ]
 
     def build(self) -> DLRM:
-        """The model, the same every time.
-
-        Tables have sparse gradients. Tensor trains are in one collection: the first of them that is
-        asked looks up the categories of all.
-        """
+        """The model, the same every time; dense tables have sparse gradients."""
         torch.manual_seed(0)
-        preset = PRESETS[self.preset]
-        trains = sorted(preset.largest(self.tables_tt))
-        dense_rows = [1 if k in trains else n for k, n in enumerate(self.num_embeddings)]
-        model = DLRM(dense_rows, NUM_DENSE, sizes=preset.sizes, sparse=True)  # type: ignore[arg-type]
-        if trains:
-            columns = [_Column(preset.num_embeddings[k]) for k in trains]
-            for k, column in zip(trains, columns, strict=True):
-                model.embeddings[k] = column
-            model.collection = TTEmbeddingBagCollection([self._table(k) for k in trains])
-            model.register_forward_pre_hook(_LookUp(trains, columns))
+        model = self._without_tables()
+        model.setup("fit")
         return model
 
-    def _table(self, k: int) -> TTEmbeddingBag:
+    def _without_tables(self) -> DLRM:
+        """The model before its dense tables are made, which the largest never are."""
         preset = PRESETS[self.preset]
-        rows = preset.num_embeddings[k]
-        return TTEmbeddingBag(
-            rows,
-            preset.embedding_dim,
-            mode="sum",
-            rank=self.rank,
-            rows=smallest_rows(rows, preset.columns, self.rank),
-            columns=preset.columns,
-            std=(3 * rows) ** -0.5,  # of the tables of DLRM, which are uniform
-        )
+        sizes: Any = preset.sizes
+        model = DLRM(self.num_embeddings, NUM_DENSE, sizes, sparse=True, defer_tables=True)
+        if self.tables_tt:
+            trains = [f"embeddings.{k}" for k in preset.largest(self.tables_tt)]
+            Tensorize(
+                trains, self.rank, rows="smallest", columns=preset.columns, verbose=False
+            ).replace(model)
+        return model
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers, categories by Zipf's law, and clicks: a batch, the same every time."""
@@ -189,40 +178,8 @@ def fraction_within(preset: str, optimizer: str, gigabytes: float) -> float:
 
 def num_parameters(model: Model) -> int:
     """Numbers that a model trains, of the full number of rows."""
-    full = DLRM([1] * 26, NUM_DENSE, sizes=PRESETS[model.preset].sizes)  # type: ignore[arg-type]
-    preset = PRESETS[model.preset]
-    trains = preset.largest(model.tables_tt)
-    rest = sum(p.numel() for p in full.parameters()) - 26 * preset.embedding_dim
-    dense = sum(n for k, n in enumerate(preset.num_embeddings) if k not in trains)
-    cores = sum(model._table(k).shape.num_parameters for k in trains)
-    return rest + dense * preset.embedding_dim + cores
-
-
-class _Column(nn.Module):
-    """Stands for a table of a collection: gives the rows that were looked up for it."""
-
-    def __init__(self, num_embeddings: int) -> None:
-        super().__init__()
-        self.num_embeddings = num_embeddings
-        self.rows: Tensor | None = None
-
-    def forward(self, categories: Tensor) -> Tensor:
-        rows, self.rows = self.rows, None
-        assert rows is not None
-        return rows
-
-
-class _LookUp:
-    """Looks up the rows of all columns before a model asks for them."""
-
-    def __init__(self, fields: list[int], columns: list[_Column]) -> None:
-        self._fields, self._columns = fields, columns
-
-    def __call__(self, model: nn.Module, args: tuple[Tensor, Tensor]) -> None:
-        collection: Any = model.collection
-        found = collection(args[1][:, self._fields])
-        for column, rows in zip(self._columns, found.unbind(1), strict=True):
-            column.rows = rows
+    full = replace(model, fraction=1.0)._without_tables()
+    return sum(parameter.numel() for parameter in full.parameters())
 
 
 def _peak_bytes(model: Model, threads: int) -> int:
@@ -241,6 +198,5 @@ def _peak_bytes(model: Model, threads: int) -> int:
 def _compile(preset: Preset, rank: int) -> None:
     """Has the code of kernels made, which is no part of a model."""
     width = preset.embedding_dim
-    tables = [TTEmbeddingBag(999, width, rank=rank, columns=preset.columns) for _ in range(2)]
-    rows = TTEmbeddingBagCollection(tables)(torch.zeros(1, 2, dtype=torch.long))
-    rows.sum().backward()  # type: ignore[union-attr]
+    tables = [TTEmbedding(999, width, rank=rank, columns=preset.columns) for _ in range(2)]
+    torch.stack(JoinedLookup()(tables, torch.zeros(1, 2, dtype=torch.long))).sum().backward()

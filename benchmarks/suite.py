@@ -57,6 +57,8 @@ JOBS = (
     Job("overhead", small=("--repeats", "3"), times=True),
     Job("tt_lookup", times=True, on_gpu=True),
     Job("ordering", full=("--large",), times=True),
+    Job("scale", small=("--fraction", "0.1"), times=True),
+    Job("criteo_stream", small=("--rows", "1000000"), times=True),
     Job(
         "dlrm",
         small=(

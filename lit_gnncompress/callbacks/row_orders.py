@@ -24,6 +24,7 @@ BY_GRAPH = ("metis", "flat_metis", "community", "degree")
 BY_ROWS = ("cooccurrence", "frequency")
 
 _MOST_ROWS = 2**19  # that are read to order by, spread evenly over all that train
+_PIECE = 2**20  # rows whose labels are looked at together
 _NO_EDGES = torch.empty(2, 0, dtype=torch.long)
 
 
@@ -145,7 +146,9 @@ class RowOrders:
         self, name: str, num_embeddings: int, rows: tuple[int, ...], datamodule: Any
     ) -> NodeOrder:
         field = self._field(name, num_embeddings, datamodule)
-        categories = rows_to_order_by(datamodule, self.seed)
+        # What was shown with what says who chose it; what is clicked with what, whom it suits.
+        by_clicks = self.order == "cooccurrence"
+        categories = rows_to_order_by(datamodule, self.seed, positive=by_clicks)
         if self.order == "frequency":
             return frequency_order(categories[:, field], num_embeddings, rows)
         return cooccurrence_order(
@@ -218,24 +221,62 @@ def edges_of(graph: Data) -> Tensor:
     return torch.stack([source, target])
 
 
-def rows_to_order_by(datamodule: TableDataModule, seed: int, max_rows: int = _MOST_ROWS) -> Tensor:
-    """Categories of rows to train on.
+def rows_to_order_by(
+    datamodule: TableDataModule, seed: int, max_rows: int = _MOST_ROWS, positive: bool = False
+) -> Tensor:
+    """Categories of rows to train on, read in bounded memory.
 
     Args:
         datamodule: Whose rows.
         seed: Seed of which are taken where there are more.
         max_rows: How many at most: one of each of so many equal stretches.
+        positive: Whether those alone are taken whose label is 1; if there are none, all are.
 
     Returns:
         The category of each field, int64 of shape ``(n, F)``.
     """
-    train = datamodule.split.train
-    count = train.stop - train.start if isinstance(train, slice) else len(train)
-    ends = np.arange(max_rows + 1) * count // max_rows if count > max_rows else np.arange(count + 1)
+    rows, pieces = datamodule.rows, _pieces(datamodule.split.train)
+    label = rows.label if positive else None
+    counts = [_count(piece, label) for piece in pieces]
+    if positive and not any(counts):
+        return rows_to_order_by(datamodule, seed, max_rows)
+    kept = _spread(sum(counts), max_rows, np.random.default_rng(seed))
+    found, first = [], 0
+    for piece, count in zip(pieces, counts, strict=True):
+        low, high = np.searchsorted(kept, (first, first + count))
+        if low < high:
+            own = _numbers(piece, label)[kept[low:high] - first]
+            found.append(np.asarray(rows.sparse[own], np.int64))
+        first += count
+    return torch.from_numpy(np.concatenate(found))
+
+
+def _pieces(rows: slice | np.ndarray) -> list[slice | np.ndarray]:
+    """Rows, a piece after the other: labels of all would be too many for the memory."""
+    if isinstance(rows, slice):
+        firsts = range(rows.start, rows.stop, _PIECE)
+        return [slice(first, min(first + _PIECE, rows.stop)) for first in firsts]
+    return [rows[first : first + _PIECE] for first in range(0, len(rows), _PIECE)]
+
+
+def _count(piece: slice | np.ndarray, label: np.ndarray | None) -> int:
+    """How many rows it has; with ``label``, how many that are positive."""
+    if label is not None:
+        return int(np.count_nonzero(label[piece]))
+    return piece.stop - piece.start if isinstance(piece, slice) else len(piece)
+
+
+def _numbers(piece: slice | np.ndarray, label: np.ndarray | None) -> np.ndarray:
+    """Which rows these are."""
+    numbers = np.arange(piece.start, piece.stop) if isinstance(piece, slice) else piece
+    return numbers if label is None else numbers[label[piece] > 0]
+
+
+def _spread(count: int, at_most: int, random: np.random.Generator) -> np.ndarray:
+    """One of each of ``at_most`` equal stretches of as many numbers; all if there are fewer."""
+    ends = np.arange(min(count, at_most) + 1) * count // max(1, min(count, at_most))
     stretch = np.diff(ends)
-    kept = ends[:-1] + (np.random.default_rng(seed).random(len(stretch)) * stretch).astype(np.int64)
-    numbers = kept + train.start if isinstance(train, slice) else train[kept]
-    return torch.from_numpy(np.asarray(datamodule.rows.sparse[numbers], np.int64))
+    return ends[:-1] + (random.random(len(stretch)) * stretch).astype(np.int64)
 
 
 def _kind(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +13,25 @@ from torch import Tensor, nn
 
 from lit_gnncompress.callbacks.row_orders import BY_GRAPH, Order
 from lit_gnncompress.callbacks.tables import DenseModule, Train
-from lit_gnncompress.embedding import NodeOrder, TTEmbedding, TTEmbeddingBag, TTShape, graph_rows
+from lit_gnncompress.embedding import (
+    NodeOrder,
+    TTEmbedding,
+    TTEmbeddingBag,
+    TTShape,
+    balanced_columns,
+    graph_rows,
+    smallest_rows,
+)
 from lit_gnncompress.embedding.cores import Init, check_init
 from lit_gnncompress.embedding.train_table import TrainTable
 
 Start = Literal["fresh", "table", "structure"]
+Rows = Sequence[int] | Literal["smallest"]
 
 _PART_SIZE = 50  # nodes in a part of the first level, where a size does not ask for larger ones
 _ROOM = 1.05  # places for each row, where an order cuts the rows into parts
 _CHUNK = 2**16  # rows in memory once more
+_RANK = 8  # if neither it nor a size is given
 _WORTH = 2  # numbers of a table for each of its cores: with fewer, they only make it slower
 
 
@@ -29,11 +40,12 @@ class TableCores:
     """Makes cores of tables, as the arguments of ``Tensorize`` of these names say.
 
     Raises:
-        ValueError: An ``init`` or a ``start`` that there is not.
+        ValueError: An ``init``, a ``start`` or ``rows`` that there are not, or the smallest ones
+            without a rank.
     """
 
     rank: int | list[int] | None
-    rows: Sequence[int] | None
+    rows: Rows | None
     columns: Sequence[int] | None
     compression: float | None
     max_bytes: int | None
@@ -48,6 +60,8 @@ class TableCores:
                 f"start={self.start!r} is unknown: choose {', '.join(map(repr, get_args(Start)))}."
             )
         check_init(self.init, 1.0)
+        if isinstance(self.rows, str):
+            self._check_smallest()
 
     def shape(self, table: DenseModule | Train, method: Order | None) -> TTShape:
         """Factors and ranks for a table, as they are without vectors of parts.
@@ -60,11 +74,15 @@ class TableCores:
             ValueError: Arguments that do not fit the table.
         """
         num_embeddings = table.num_embeddings
+        places = num_embeddings
+        if method == "cooccurrence" or (self.rows == "smallest" and method in BY_GRAPH):
+            places = math.ceil(_ROOM * places)
+        if self.rows == "smallest":
+            return self._smallest(table, places)
         if self.rows is not None:
             return self._shape_of(table, self.rows)
-        if method == "cooccurrence":
-            roomy = self._shape_of(table, None, math.ceil(_ROOM * num_embeddings)).rows
-            return self._shape_of(table, roomy)
+        if places > num_embeddings:
+            return self._shape_of(table, self._shape_of(table, None, places).rows)
         if method not in BY_GRAPH:
             return self._shape_of(table, None)
         part_size = _PART_SIZE
@@ -166,6 +184,28 @@ class TableCores:
         size = table.num_embeddings if num_embeddings is None else num_embeddings
         options: dict[str, Any] = {**self._options, "init": self.init, "device": "meta"}
         return TTEmbedding(size, table.embedding_dim, rows=rows, **options).shape
+
+    def _smallest(self, table: DenseModule | Train, places: int) -> TTShape:
+        """Of all shapes with the highest ranks that with the fewest parameters."""
+        rank = self.rank if isinstance(self.rank, int) else _RANK
+        columns = self.columns or balanced_columns(table.embedding_dim)
+        orders = {tuple(columns)} if self.columns else {*itertools.permutations(columns)}
+        rows = sorted({smallest_rows(places, order, rank) for order in orders})
+        shapes = [self._shape_of(table, factors) for factors in rows]
+        return min(shapes, key=lambda shape: (-sum(shape.ranks), shape.num_parameters))
+
+    def _check_smallest(self) -> None:
+        if self.rows != "smallest":
+            raise ValueError(f"rows={self.rows!r}: give factors, or 'smallest'.")
+        sizes = {"compression": self.compression, "max_bytes": self.max_bytes}
+        given = [f"{name}={value}" for name, value in sizes.items() if value is not None]
+        if not isinstance(self.rank, int | None):
+            given.append(f"rank={self.rank}")
+        if given:
+            raise ValueError(
+                f"rows='smallest' and {given[0]}: which rows are the smallest depends on the rank. "
+                f"Give one, as a number."
+            )
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lit_gnncompress.callbacks.full_tables import convert_full_tables
 from lit_gnncompress.callbacks.quantize import _REFUSED_STRATEGIES
 from lit_gnncompress.callbacks.replacement import Replacement
 from lit_gnncompress.callbacks.row_orders import Order, OrderSources, RowOrders
-from lit_gnncompress.callbacks.table_cores import Start, TableCores
+from lit_gnncompress.callbacks.table_cores import Rows, Start, TableCores
 from lit_gnncompress.callbacks.tensorized import DenseTable, TensorizedTable, print_tables
 from lit_gnncompress.embedding import NodeOrder
 from lit_gnncompress.embedding.cores import Init
@@ -57,13 +57,16 @@ class Tensorize(Callback):
         rank: Rank between all cores, or each inner rank; 8 if neither it nor a size is given.
         order: Order of the rows: ``"metis"`` (recursive, part borders are digit borders),
             ``"flat_metis"``, ``"community"``, ``"degree"``; by the rows that train, for a table
-            whose name ends with the number of its field (``embeddings.3``), ``"cooccurrence"``
-            (see :func:`~lit_gnncompress.embedding.cooccurrence.cooccurrence_order`) or
-            ``"frequency"``; ``"random"``, ``"none"``; or a
+            whose name ends with the number of its field (``embeddings.3``), ``"cooccurrence"`` in
+            those whose label is 1, if any is (see
+            :func:`~lit_gnncompress.embedding.cooccurrence.cooccurrence_order`), or
+            ``"frequency"`` in all; ``"random"``, ``"none"``; or a
             :class:`~lit_gnncompress.embedding.NodeOrder` made before. ``None`` is ``"metis"`` for
             tables that have a row for each node of the graph, and ``"none"`` for others.
         rows: Factors of the rows; by default those of
             :func:`~lit_gnncompress.embedding.graph_rows` for an order by graph, else balanced.
+            ``"smallest"`` takes, for each table, those of the fewest parameters at its rank
+            (:func:`~lit_gnncompress.embedding.smallest_rows`), with which steps are quickest.
         columns: Factors of the columns; balanced by default.
         compression: Numbers of the table for each number of the cores, at least.
         max_bytes: Bytes of the cores, at most.
@@ -109,7 +112,7 @@ class Tensorize(Callback):
         modules: Sequence[str] | None = None,
         rank: int | list[int] | None = None,
         order: Order | NodeOrder | None = None,
-        rows: Sequence[int] | None = None,
+        rows: Rows | None = None,
         columns: Sequence[int] | None = None,
         compression: float | None = None,
         max_bytes: int | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,13 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_gnncompress.embedding.bag import Bags, TTEmbeddingBag, check_weights
-from lit_gnncompress.embedding.joined_cores import CoreSlices, JoinedCores
+from lit_gnncompress.embedding.joined_cores import CoreSlices, JoinedCores, joinable
 from lit_gnncompress.embedding.row_table import check_indices
 from lit_gnncompress.kernels import tt_embedding_bag, tt_lookup
 from lit_gnncompress.kernels.tt_embedding_bag import check_offsets
-
-_DIGITS = 2**31
-"""Above what digits of half the cores, as one number, can be."""
 
 OfTable = Tensor | Sequence[Tensor | None]
 """What a table is asked for: ``input``, or ``(input, offsets)`` and perhaps weights."""
@@ -62,8 +58,12 @@ class TTEmbeddingBagCollection(nn.Module):
         kinds: dict[object, list[str]] = {}
         for name, table in tables.items():
             kinds.setdefault(_kind(table) or name, []).append(name)
-        groups = [group for names in kinds.values() for group in _that_fit(names, tables)]
-        self._names = [names for names in groups if len(names) > 1]
+        self._names = [
+            [names[number] for number in group]
+            for names in kinds.values()
+            for group in joinable([tables[name].shape.rows for name in names])
+            if len(group) > 1
+        ]
         self.groups = nn.ModuleList(
             JoinedCores(
                 [tables[name] for name in names],
@@ -254,19 +254,6 @@ def _kind(table: TTEmbeddingBag) -> object | None:
         return None
     core = table.cores[0]
     return table.shape.columns, table.shape.ranks, core.dtype, core.device, core.requires_grad
-
-
-def _that_fit(names: Sequence[str], tables: Mapping[str, TTEmbeddingBag]) -> list[list[str]]:
-    """Names of a kind in groups whose joined digits kernels can count."""
-    groups: list[list[str]] = [[]]
-    for name in names:
-        rows = [tables[other].shape.rows for other in (*groups[-1], name)]
-        joined = [sum(of_core) for of_core in zip(*rows, strict=True)]
-        halves = joined[: len(joined) // 2], joined[len(joined) // 2 :]
-        if groups[-1] and any(math.prod(half) >= _DIGITS for half in halves):
-            groups.append([])
-        groups[-1].append(name)
-    return groups
 
 
 def _places(table: TTEmbeddingBag, indices: Tensor) -> Tensor:

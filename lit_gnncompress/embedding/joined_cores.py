@@ -5,23 +5,85 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lit_gnncompress.embedding.train_table import TrainTable
 
+_DIGITS = 2**31
+"""Above what digits of half the cores, as one number, can be."""
 
-class JoinedCores(nn.Module):
-    r"""The cores of tables that agree in columns and ranks, one tensor for each place in the train.
 
-    Core :math:`k` has the slices of the first table, then those of the second, and so on: it is the
-    core of a train with :math:`P_k = \sum_t p_{t,k}` rows. Row :math:`i` of table :math:`t` is that
-    of the digits :math:`i_k + \sum_{u < t} p_{u,k}`, whose number is, with the spans
+class JoinedNumbers(NamedTuple):
+    r"""What turns places in tables into places in the train that joins them.
+
+    Core :math:`k` of it has the slices of the first table, then those of the second, and so on:
+    :math:`P_k = \sum_t p_{t,k}` of them. Row :math:`i` of table :math:`t` is that of the digits
+    :math:`i_k + \sum_{u < t} p_{u,k}`, whose number is, with the spans
     :math:`s_k = \prod_{l > k} p_{t,l}` and :math:`S_k = \prod_{l > k} P_l`,
 
     .. math:: base_t + i + \sum_{k < d} \lfloor i / s_k \rfloor \, (S_k - p_{t,k+1} S_{k+1}).
+
+    Attributes:
+        bases: Of each table, int64, shape ``(T,)``.
+        spans: Of each table and all its cores, shape ``(T, d)``.
+        factors: Of each table and all its cores but the last, shape ``(T, d - 1)``.
+    """
+
+    bases: Tensor
+    spans: Tensor
+    factors: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> JoinedNumbers:
+        """Those of tables with these factors of their rows."""
+        starts = [[0] * len(rows[0])]
+        for of_table in rows:
+            starts.append([a + b for a, b in zip(starts[-1], of_table, strict=True)])
+        joined = _spans(starts.pop())
+        bases = [sum(s * span for s, span in zip(of, joined, strict=True)) for of in starts]
+        factors = [
+            [joined[k] - of_table[k + 1] * joined[k + 1] for k in range(len(of_table) - 1)]
+            for of_table in rows
+        ]
+        numbers = (bases, [_spans(of_table) for of_table in rows], factors)
+        return cls(*(torch.tensor(each, device=device) for each in numbers))
+
+    def of_table(self, number: int) -> JoinedNumbers:
+        """Those of one table, for places of any shape."""
+        return JoinedNumbers(*(values[number] for values in self))
+
+    def __call__(self, places: Tensor) -> Tensor:
+        """Places in the joined train, int64, of the places in each table, shape ``(B, T)``."""
+        places = places.long()
+        out = places + self.bases
+        for k in range(self.factors.size(-1)):
+            digits = torch.div(places, self.spans[..., k], rounding_mode="floor")
+            out.addcmul_(digits, self.factors[..., k])
+        return out
+
+
+def joinable(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Numbers of tables in groups whose joined digits kernels can count.
+
+    Args:
+        rows: Factors of the rows of each table, equally many.
+    """
+    groups: list[list[int]] = [[]]
+    for number, own in enumerate(rows):
+        together = [*(rows[other] for other in groups[-1]), own]
+        joined = [sum(of_core) for of_core in zip(*together, strict=True)]
+        halves = joined[: len(joined) // 2], joined[len(joined) // 2 :]
+        if groups[-1] and any(math.prod(half) >= _DIGITS for half in halves):
+            groups.append([])
+        groups[-1].append(number)
+    return groups
+
+
+class JoinedCores(nn.Module):
+    """The cores of tables that agree in columns and ranks, one tensor for each place in the train.
 
     The tables give up their own cores: from now on they see slices of these.
 
@@ -48,24 +110,13 @@ class JoinedCores(nn.Module):
         for k, cores in enumerate(zip(*(table.cores for table in tables), strict=True)):
             core = torch.cat([core.detach() for core in cores])
             setattr(self, f"core_{k}", nn.Parameter(core, cores[0].requires_grad))
-        joined = _spans([ends[-1] for ends in self.ends])
-        spans = [_spans(of_table) for of_table in rows]
-        factors = [
-            [joined[k] - of_table[k + 1] * joined[k + 1] for k in range(len(of_table) - 1)]
-            for of_table in rows
-        ]
-        starts = zip(*(ends[:-1] for ends in self.ends), strict=True)
-        bases = [sum(o * s for o, s in zip(start, joined, strict=True)) for start in starts]
         device = self.cores[0].device
         # No index is below 0.
         padding = [-1 if table.padding_idx is None else table.padding_idx for table in tables]
         self.has_padding = max(padding) >= 0
-        self._numbers = {
-            "bases": bases,
-            "spans": spans,
-            "factors": factors,
-            "padding": padding,
-            "columns": list(columns),
+        self._numbers = JoinedNumbers.of(rows)._asdict() | {
+            "padding": torch.tensor(padding, device="cpu"),
+            "columns": torch.tensor(list(columns), device="cpu"),
         }
         self._put_numbers(device)
         for number, table in enumerate(tables):
@@ -74,7 +125,7 @@ class JoinedCores(nn.Module):
     def _put_numbers(self, device: torch.device) -> None:
         for name, values in self._numbers.items():
             # A GPU would be waited for if they came from the host with every batch.
-            self.register_buffer(name, torch.tensor(values, device=device), persistent=False)
+            self.register_buffer(name, values.to(device, copy=True), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> JoinedCores:
         was_meta = self.bases.is_meta
@@ -97,20 +148,15 @@ class JoinedCores(nn.Module):
         Returns:
             int64, same shape.
         """
-        return self._joined(places, self.bases, self.spans, self.factors)
+        return self._places(places)
 
     def of_table(self, number: int, places: Tensor) -> Tensor:
         """The same of places in one table, any shape."""
-        return self._joined(places, self.bases[number], self.spans[number], self.factors[number])
+        return self._places.of_table(number)(places)
 
-    @staticmethod
-    def _joined(places: Tensor, bases: Tensor, spans: Tensor, factors: Tensor) -> Tensor:
-        places = places.long()
-        out = places + bases
-        for k in range(factors.size(-1)):
-            digits = torch.div(places, spans[..., k], rounding_mode="floor")
-            out.addcmul_(digits, factors[..., k])
-        return out
+    @property
+    def _places(self) -> JoinedNumbers:
+        return JoinedNumbers(self.bases, self.spans, self.factors)
 
     # The tables save and load their slices.
 

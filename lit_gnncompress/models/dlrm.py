@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
 from lit_gnncompress.data import TableBatch
+from lit_gnncompress.embedding.joined_lookup import JoinedLookup
 from lit_gnncompress.embedding.restored import restore_tables
 from lit_gnncompress.models.dot_interaction import DotInteraction
 
@@ -73,9 +74,12 @@ class DLRM(L.LightningModule):
             scores of an epoch, in 12 bytes for each row.
         defer_tables: Whether tables are made in ``setup``, after callbacks have been there, and are
             on the device ``"meta"`` before: those that
-            :class:`~lit_gnncompress.callbacks.Tensorize` replaces then never take memory.
+            :class:`~lit_gnncompress.callbacks.Tensorize` replaces then never take memory. A state
+            that is loaded before makes them, full tables or tensor trains as it has them.
 
-    Checkpoints of a fit with ``Tensorize`` load with and without it.
+    Checkpoints of a fit with ``Tensorize`` load with and without it. Tables that have become tensor
+    trains of equal columns and ranks are looked up together, in one call of a kernel, unless their
+    cores are so large that a CPU is quicker without.
 
     Raises:
         ValueError: If a size is below 1, there is no field, ``sizes`` or ``optimizer`` is unknown,
@@ -123,7 +127,7 @@ class DLRM(L.LightningModule):
         self.embeddings = nn.ModuleList(
             _table(rows, dim, sparse, device) for rows in num_embeddings
         )
-        self._deferred = defer_tables
+        self._look_up, self._deferred = JoinedLookup(), defer_tables
         self.bottom = _mlp([num_dense, *bottom, dim], last=nn.ReLU()) if num_dense else None
         self.interaction = DotInteraction(len(num_embeddings) + (num_dense > 0))
         self.top = _mlp([dim + self.interaction.num_products, *top, 1], last=None)
@@ -132,17 +136,13 @@ class DLRM(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Make the tables that were deferred and are still wanted."""
-        if self._deferred:
-            for table in self.embeddings:
-                if isinstance(table, nn.Embedding) and table.weight.is_meta:
-                    table.to_empty(device=self.device)
-                    _fill(table)
-            self._deferred = False
+        for table in self._deferred_tables():
+            table.to_empty(device=self.device)
+            _fill(table)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make room for what the checkpoint has, tensor trains among it."""
+        """Make room for the tensor trains that the checkpoint has."""
         restore_tables(self, checkpoint["state_dict"])
-        self.setup("predict")
 
     def forward(self, dense: Tensor, sparse: Tensor) -> Tensor:
         """Score rows.
@@ -159,7 +159,7 @@ class DLRM(L.LightningModule):
             IndexError: If a category has no row in its table; on the CPU with its name.
         """
         self._check_rows(dense, sparse)
-        vectors = [_look_up(table, sparse[:, k]) for k, table in enumerate(self.embeddings)]
+        vectors = self._look_up(list(self.embeddings), sparse)
         if self.bottom is not None:
             vectors.insert(0, self.bottom(dense))
         stacked = torch.stack(vectors, dim=1)
@@ -199,11 +199,35 @@ class DLRM(L.LightningModule):
             metric.update(logits.sigmoid(), batch.label.int())
             self.log(name, metric, batch_size=size, prog_bar=prog_bar)
 
+    def _deferred_tables(self) -> list[nn.Embedding]:
+        """Those that nothing has replaced, and no state has been read into."""
+        if not self._deferred:
+            return []
+        tables = [table for table in self.embeddings if isinstance(table, nn.Embedding)]
+        deferred = [table for table in tables if table.weight.is_meta]
+        self._deferred = bool(deferred)
+        return deferred
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, *args: Any
+    ) -> None:
+        if self._deferred:  # what is read into them would be lost
+            start = len(prefix)
+            own = {key[start:]: state_dict[key] for key in state_dict if key.startswith(prefix)}
+            restore_tables(self, own)
+            deferred = {id(table) for table in self._deferred_tables()}
+            for name, table in self.embeddings.named_children():
+                weight = own.get(f"embeddings.{name}.weight")
+                fits = weight is not None and weight.shape == table.weight.shape
+                if id(table) in deferred and fits and not local_metadata.get(_ASSIGN):
+                    table.to_empty(device=self.device)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[no-untyped-call]
+
     def _check_rows(self, dense: Tensor, sparse: Tensor) -> None:
-        if self._deferred:
+        if self._deferred_tables():
             raise ValueError(
                 "defer_tables=True: the tables are not made yet. A Trainer makes them; without "
-                "one, call setup('predict')"
+                "one, load a state, or call setup('predict')"
             )
         for name, rows, width in (
             ("dense", dense, self.num_dense),
@@ -226,16 +250,15 @@ class DLRM(L.LightningModule):
                     )
 
 
+_ASSIGN = (
+    "assign_to_params_buffers"  # of load_state_dict: tensors of the state take the place of mine
+)
+
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,
 }
-
-
-def _look_up(table: nn.Module, categories: Tensor) -> Tensor:
-    is_bag = hasattr(table, "include_last_offset")
-    return table(categories.unsqueeze(1) if is_bag else categories)
 
 
 def _table(

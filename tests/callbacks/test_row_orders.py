@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
-from lit_gnncompress.callbacks import Tensorize
+from lit_gnncompress.callbacks import Tensorize, row_orders
 from lit_gnncompress.callbacks.row_orders import rows_to_order_by
 from lit_gnncompress.data import CriteoDataModule, LibFMDataModule
 from lit_gnncompress.embedding import hierarchical_order
@@ -69,7 +69,8 @@ def test_tables_are_ordered_by_the_field_of_their_name(data):
     module = tables(*data.num_embeddings[:3])
     done = tensorize(module, datamodule=data, order="cooccurrence", seed=3)
     assert [table.order for table in done] == ["cooccurrence"] * 3
-    categories = torch.from_numpy(data.rows.sparse[data.split.train])
+    batch = data.rows.batch(data.split.train)
+    categories = batch.sparse[batch.label == 1]
     for field, size in enumerate(data.num_embeddings[:3]):
         rows = module[field].shape.rows
         expected = cooccurrence_order(categories, field, size, rows, seed=3)
@@ -86,6 +87,29 @@ def test_frequent_categories_come_first(data):
             categories[:, field], data.num_embeddings[field], module[field].shape.rows
         )
         assert torch.equal(place(module, field), expected.place)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_rows_that_are_all_alike_all_order(data, label):
+    unclicked = CriteoDataModule()
+    unclicked._rows = replace(data.rows, label=np.full_like(data.rows.label, label))
+    everything = data.rows.sparse[data.split.train]
+    assert np.array_equal(rows_to_order_by(unclicked, 0, positive=True), everything)
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+@pytest.mark.parametrize("piece", [1000, 2**20])
+def test_positive_rows_are_a_spread_sample_of_those_that_train(folds, piece, monkeypatch):
+    monkeypatch.setattr(row_orders, "_PIECE", piece)
+    data = LibFMDataModule(folds=folds)
+    batch = data.rows.batch(data.split.train)
+    positive = batch.sparse[batch.label == 1]
+    assert 0 < len(positive) < len(batch.label)
+    assert torch.equal(rows_to_order_by(data, 0, positive=True), positive)
+    sample = rows_to_order_by(data, 0, max_rows=500, positive=True)
+    ends = torch.arange(501) * len(positive) // 500
+    for k in range(500):
+        assert (positive[ends[k] : ends[k + 1]] == sample[k]).all(1).any()
 
 
 @pytest.mark.parametrize("folds", [None, 3])

@@ -1,5 +1,7 @@
 """The largest tables of a module, those of a DLRM among them."""
 
+import math
+
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -7,7 +9,7 @@ from torch import nn
 
 from lit_gnncompress.callbacks import Tensorize
 from lit_gnncompress.data import CriteoDataModule
-from lit_gnncompress.embedding import TTEmbedding
+from lit_gnncompress.embedding import TTEmbedding, smallest_rows
 from lit_gnncompress.models import DLRM
 from tests.callbacks.tiny import make_trainer, same, weights_of
 
@@ -108,6 +110,23 @@ def test_a_table_with_ways_of_its_own_is_named():
     module = nn.ModuleList([nn.Embedding(900, 8, max_norm=1.0)])
     with pytest.raises(ValueError, match=r"tables='largest:1': '0' has max_norm=1\.0"):
         largest(1).replace(module)
+
+
+@pytest.mark.parametrize("columns", [None, (2, 2, 2), (4, 1, 2)])
+@pytest.mark.parametrize("order", ["none", "cooccurrence"])
+def test_the_smallest_rows_of_each_table(data, columns, order):
+    module, callback = make_dlrm(data), largest(3, rows="smallest", columns=columns, order=order)
+    callback.replace(module, datamodule=data)
+    balanced = largest(3, columns=columns, order=order)
+    balanced.replace(make_dlrm(data), datamodule=data)
+    for small, other in zip(callback.tables, balanced.tables, strict=True):
+        assert small.parameters < other.parameters
+        places = small.num_embeddings * (1.05 if order == "cooccurrence" else 1)
+        assert places <= math.prod(small.rows) < 1.2 * places
+        assert columns in (None, small.columns)
+        if order == "none" and columns is not None:
+            assert small.rows == smallest_rows(small.num_embeddings, columns, 4)
+    assert largest(3, rows="smallest", columns=columns, order=order).replace(module) == []
 
 
 # --- fits -----------------------------------------------------------------------------------------
@@ -220,6 +239,15 @@ def test_a_module_tensorized_with_a_graph_is_tested_without(data):
         ({"tables": "largest"}, "tables='largest': give 'largest:5'"),
         ({"tables": "largest:0"}, "tables='largest:0'"),
         ({"tables": 5}, "tables=5: give 'largest:5'"),
+        ({"modules": ["a"], "rows": "least"}, "rows='least': give factors, or 'smallest'"),
+        (
+            {"modules": ["a"], "rows": "smallest", "compression": 9},
+            r"rows='smallest' and compression=9: .* depends on the rank\. Give one",
+        ),
+        (
+            {"modules": ["a"], "rows": "smallest", "rank": [2, 3]},
+            r"rows='smallest' and rank=\[2, 3\]",
+        ),
     ],
 )
 def test_arguments_that_mean_nothing(arguments, message):

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lit_gnncompress.embedding import TTEmbeddingBag, TTEmbeddingBagCollection
+from lit_gnncompress.embedding import TTEmbeddingBag, TTEmbeddingBagCollection, joined_cores
 from lit_gnncompress.embedding import bag_collection as module
 from tests.embedding.tables import random_order
 
@@ -121,7 +121,7 @@ def test_a_group_is_one_call(variant, calls, monkeypatch):
 def test_groups_are_no_larger_than_kernels_allow(monkeypatch):
     tables = make_tables()
     alone = copy.deepcopy(tables)
-    monkeypatch.setattr(module, "_DIGITS", 1 + (5 + 4) * (6 + 4))
+    monkeypatch.setattr(joined_cores, "_DIGITS", 1 + (5 + 4) * (6 + 4))
     collection = TTEmbeddingBagCollection(tables)
     assert collection._names == [["user", "item"]]
     input = torch.randint(9, (6, 3))

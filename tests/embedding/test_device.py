@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from lit_gnncompress.embedding import (
     PartitionEmbedding,
@@ -9,6 +10,7 @@ from lit_gnncompress.embedding import (
     TTEmbeddingBag,
     TTEmbeddingBagCollection,
 )
+from lit_gnncompress.embedding.joined_lookup import JoinedLookup
 from tests.embedding.tables import random_order
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU here.")
@@ -101,3 +103,27 @@ def test_collections():
     on_gpu = [tuple(tensor.cuda() for tensor in of_table) for of_table in bags]
     for one, other in zip(there(on_gpu), here(bags), strict=True):
         close(one, other)
+
+
+def test_joined_lookups():
+    torch.manual_seed(0)
+    sizes = {N: (10, 12, 10), 300: (5, 6, 10), 77: (4, 5, 4)}
+    here = nn.ModuleList(TTEmbedding(n, 24, 3, rank=5, rows=rows) for n, rows in sizes.items())
+    there, look_up = copy.deepcopy(here).cuda(), JoinedLookup()
+    categories = torch.randint(77, (200, 3))
+    moved = categories.cuda()
+    torch.stack(look_up(list(there), moved), 1).sum().backward()  # compiles
+    there.zero_grad()
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = torch.stack(look_up(list(there), moved), 1)
+        found.square().sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    expected = torch.stack(look_up(list(here), categories), 1)
+    close(found, expected)
+    expected.square().sum().backward()
+    for one, other in zip(here.parameters(), there.parameters(), strict=True):
+        close(other.grad, one.grad)

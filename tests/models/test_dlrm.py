@@ -10,7 +10,7 @@ from torch import nn
 from lit_gnncompress.callbacks import Tensorize
 from lit_gnncompress.cli import CompressCLI
 from lit_gnncompress.data import CriteoDataModule, LibFMDataModule
-from lit_gnncompress.embedding import TTEmbedding
+from lit_gnncompress.embedding import TTEmbedding, joined_lookup
 from lit_gnncompress.models import DLRM
 from tests.models.trainers import make_trainer
 
@@ -131,6 +131,26 @@ def test_tensor_trains_and_bags_stand_where_tables_stood(data, tmp_path):
     assert trainer.test(module, data, verbose=False)[0]["test_auroc"] > 0.7
 
 
+def test_tensor_trains_that_are_alike_are_asked_together(data, monkeypatch):
+    module, batch = make_dlrm(data), data.rows.batch(slice(0, 20))
+    Tensorize(tables="largest:4", rank=4, verbose=False).replace(module)
+    full = make_dlrm(data)
+    full.load_state_dict(
+        {key: value for key, value in module.state_dict().items() if "cores" not in key},
+        strict=False,
+    )
+    asked = []
+    for k, table in enumerate(module.embeddings):
+        if isinstance(table, TTEmbedding):
+            full.embeddings[k].weight.data = table.full_weight().detach()
+    kernel = joined_lookup.tt_lookup
+    monkeypatch.setattr(
+        joined_lookup, "tt_lookup", lambda *args: (asked.append(args), kernel(*args))[1]
+    )
+    torch.testing.assert_close(module(*batch[:2]), full(*batch[:2]))
+    assert [args[0].shape for args in asked] == [(20, 4)]
+
+
 def test_rows_without_numbers(tmp_path):
     data = LibFMDataModule(batch_size=500)
     module, batch = make_dlrm(data), data.rows.batch(slice(0, 5))
@@ -146,8 +166,9 @@ def test_rows_without_numbers(tmp_path):
     assert trainer.test(module, data, verbose=False)[0]["test_auroc"] > 0.6
 
 
-def test_checkpoint_loads_by_itself(data, tmp_path):
-    module, trainer = make_dlrm(data), make_trainer(tmp_path)
+@pytest.mark.parametrize("deferred", [False, True])
+def test_checkpoint_loads_by_itself(deferred, data, tmp_path):
+    module, trainer = make_dlrm(data, defer_tables=deferred), make_trainer(tmp_path)
     trainer.fit(module, data)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = DLRM.load_from_checkpoint(tmp_path / "model.ckpt")
@@ -172,7 +193,7 @@ def test_checkpoint_with_tensor_trains_loads_by_itself(deferred, data, tmp_path)
 def test_deferred_tables_are_made_as_others(data, tmp_path):
     now, later = make_dlrm(data), make_dlrm(data, defer_tables=True)
     batch = data.rows.batch(slice(0, 5))
-    with pytest.raises(ValueError, match=r"defer_tables=True: .* call setup\('predict'\)"):
+    with pytest.raises(ValueError, match=r"defer_tables=True: .* load a state, or call setup\('"):
         later(*batch[:2])
     later.setup("fit")
     for one, other in zip(now.embeddings, later.embeddings, strict=True):
@@ -183,6 +204,40 @@ def test_deferred_tables_are_made_as_others(data, tmp_path):
     later.setup("test")
     assert later.embeddings[0].weight is made
     later(*batch[:2])
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("largest", [0, 3])
+def test_deferred_tables_are_made_of_a_state(largest, assign, data):
+    trained, batch = make_dlrm(data), data.rows.batch(slice(0, 5))
+    if largest:
+        callback = Tensorize(tables=f"largest:{largest}", rank=4, order="frequency", verbose=False)
+        callback.replace(trained, datamodule=data)
+    for wrap in (lambda module: module, nn.Sequential):
+        later = make_dlrm(data, seed=1, defer_tables=True)
+        wrap(later).load_state_dict(wrap(trained).state_dict(), assign=assign)
+        assert torch.equal(later(*batch[:2]), trained(*batch[:2]))
+        later.setup("fit")
+        assert torch.equal(later(*batch[:2]), trained(*batch[:2]))
+        names = [name for name, _ in trained.named_parameters()]
+        assert [name for name, _ in later.named_parameters()] == names
+
+
+def test_deferred_tables_that_a_state_lacks_are_made_later(data):
+    trained, later = make_dlrm(data), make_dlrm(data, seed=1, defer_tables=True)
+    state = trained.state_dict()
+    del state["embeddings.2.weight"]
+    with pytest.raises(RuntimeError, match=r'Missing key.*"embeddings\.2\.weight"'):
+        later.load_state_dict(state)
+    later.load_state_dict(state, strict=False)
+    assert [table.weight.is_meta for table in later.embeddings].index(True) == 2
+    later.setup("fit")
+    assert torch.equal(later.embeddings[1].weight, trained.embeddings[1].weight)
+    assert 0 < later.embeddings[2].weight.abs().max() <= data.num_embeddings[2] ** -0.5
+    other = make_dlrm(data, embedding_dim=4, defer_tables=True)
+    with pytest.raises(RuntimeError, match=r"size mismatch for embeddings\.0\.weight"):
+        other.load_state_dict(trained.state_dict())
+    assert all(table.weight.is_meta for table in other.embeddings)
 
 
 def test_deferred_tables_that_become_tensor_trains_never_take_memory(data, tmp_path):
