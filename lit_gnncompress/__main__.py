@@ -1,6 +1,6 @@
 """`python -m lit_gnncompress`: the same as `lit-gnncompress`."""
 
-from lit_gnncompress.cli import main
+from lit_gnncompress.command import main
 
 if __name__ == "__main__":
     main()

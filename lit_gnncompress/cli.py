@@ -31,15 +31,6 @@ from lit_gnncompress.report import print_comparison, write_report
 from lit_gnncompress.storage.artifact import save_compressed
 from lit_gnncompress.storage.streaming import PackedFile, pack_file
 
-_COMPARE_HELP = """
-besides these, `lit-gnncompress compare --config FILE --seeds N --out FOLDER` fits once per seed and
-compares full precision with quantized; see `lit-gnncompress compare --help`.
-`lit-gnncompress export --ckpt FILE --out model.safetensors` writes a checkpoint's weights, its plan
-and its packed graph to one file; see `lit-gnncompress export --help`.
-`lit-gnncompress pack features.npy --bits 4 --out features.safetensors` packs a feature file of any
-size; see `lit-gnncompress pack --help`
-"""
-
 
 class SaveConfigBesideLogs(SaveConfigCallback):
     """Saves the configuration where there is a logger.
@@ -81,7 +72,7 @@ class CompressCLI(LightningCLI):
             save_config_callback=SaveConfigBesideLogs,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,
-            parser_kwargs={"description": __doc__, "epilog": _COMPARE_HELP},
+            parser_kwargs={"description": __doc__},
             args=args,
             run=run,
         )

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_gnncompress.files import replacing
+from lit_gnncompress.needed import needed
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.results import Comparison
 from lit_gnncompress.storage.ledger import Ledger
@@ -56,8 +57,9 @@ def write_report(comparison: Comparison, folder: str | Path) -> tuple[Path, Path
 
 def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     """Draws bits by site, bytes before and after, and the metric with its interval, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needed("matplotlib", by="The plot of a report"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     FigureCanvasAgg(figure)

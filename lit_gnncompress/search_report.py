@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_gnncompress.files import replacing
+from lit_gnncompress.needed import needed
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.search.search import SearchResult
 from lit_gnncompress.search.trials import Trial
@@ -110,8 +111,9 @@ def write_search_report(
 
 def plot_search(result: SearchResult, path: str | Path, random: SearchResult | None = None) -> None:
     """Draws saving against score with the Pareto front, the best so far, and its bits, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needed("matplotlib", by="The plot of a report"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 4.8), layout="constrained")
     FigureCanvasAgg(figure)

@@ -76,7 +76,7 @@ def _lit_gnncompress(arguments, added):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return
-    from lit_gnncompress.cli import main
+    from lit_gnncompress.command import main
 
     code = None
     try:

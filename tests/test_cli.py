@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -145,7 +142,7 @@ def test_compare_needs_a_number_of_seeds(seeds, capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--help"], ["fit", "validate", "test", "predict", "compare --config FILE"]),
+        (["--help"], ["fit", "validate", "test", "predict"]),
         (["compare", "--help"], ["--seeds", "--metric", "--out", "--config"]),
     ],
 )
@@ -155,19 +152,6 @@ def test_help_lists_what_there_is(args, words, capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert not [word for word in words if word not in out]
-
-
-def test_python_m_is_the_same():
-    root = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-m", "lit_gnncompress", "--help"],
-        env=os.environ | {"PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "compare --config FILE" in done.stdout
-    assert "subcommands" in done.stdout
 
 
 # --- modules of the user's own ------------------------------------------------------------------

@@ -178,14 +178,10 @@ def test_what_cannot_be_exported(ckpt, run):  # and no traceback
 
 
 def test_help(capsys):
-    for args, words in (
-        (["--help"], ["export --ckpt FILE --out model.safetensors"]),
-        (["export", "--help"], ["--ckpt", "--out", "--config", "--overwrite"]),
-    ):
-        with pytest.raises(SystemExit):
-            main(args)
-        out = " ".join(capsys.readouterr().out.split())
-        assert not [word for word in words if word not in out]
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    out = capsys.readouterr().out
+    assert all(word in out for word in ["--ckpt", "--out", "--config", "--overwrite"])
 
 
 def test_as_a_program(ckpt):

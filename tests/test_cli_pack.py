@@ -88,14 +88,12 @@ def test_bad_arguments(args):
 
 
 def test_help(capsys):
-    for args, words in (
-        (["--help"], ["pack features.npy --bits 4"]),
-        (["pack", "--help"], ["--bits", "--granularity", "--range", "--out", "--overwrite"]),
-    ):
-        with pytest.raises(SystemExit):
-            main(args)
-        out = " ".join(capsys.readouterr().out.split())
-        assert not [word for word in words if word not in out]
+    with pytest.raises(SystemExit):
+        main(["pack", "--help"])
+    out = capsys.readouterr().out
+    assert all(
+        word in out for word in ["--bits", "--granularity", "--range", "--out", "--overwrite"]
+    )
 
 
 def test_as_a_program():

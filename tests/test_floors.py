@@ -8,7 +8,7 @@ PACKAGE = "lit_gnncompress"
 ROOT = Path(find_spec(PACKAGE).origin).parent
 
 FLOORS = [  # ground first; rooms of one floor do not know each other
-    {"byte_progress", "files", "kept"},
+    {"byte_progress", "files", "kept", "needed"},
     {"kernels", "plan", "data"},
     {"quantization", "embedding", "search"},
     {"storage", "models"},
@@ -17,6 +17,7 @@ FLOORS = [  # ground first; rooms of one floor do not know each other
     {"callbacks"},
     {"compare"},
     {"cli"},
+    {"command"},
     {"__init__", "__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -3,7 +3,10 @@
 ``GNNCOMPRESS_EXAMPLES`` sets the number of cases of each test.
 """
 
+import json
 import os
+import shutil
+import warnings
 
 import pytest
 import torch
@@ -17,7 +20,10 @@ from lit_gnncompress import (
     load_compressed,
     open_features,
     pack,
+    pack_file,
+    save_compressed,
 )
+from lit_gnncompress.data import CriteoDataModule, InteractionDataModule, LibFMDataModule
 from lit_gnncompress.embedding import (
     NodeOrder,
     TTEmbeddingBag,
@@ -25,6 +31,9 @@ from lit_gnncompress.embedding import (
     cooccurrence_order,
     structural_vectors,
 )
+from lit_gnncompress.search import TrialFile
+from lit_gnncompress.storage import save_features
+from tests.callbacks.tiny import Tiny, make_graph, make_module
 
 cases = settings(
     max_examples=int(os.environ.get("GNNCOMPRESS_EXAMPLES", 150)),
@@ -223,3 +232,137 @@ def test_files_that_are_none(load, start, noise, tmp_path):
     path = tmp_path / "file.safetensors"
     path.write_bytes(start + noise)
     assert answers(lambda: load(path), (ValueError,)) is None
+
+
+def _write_order(path):
+    edges = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
+    hierarchical_order(edges, 5, (2, 3), method="degree").save(path)
+
+
+def _write_features(path):
+    torch.manual_seed(0)
+    save_features(
+        path, pack(torch.randn(20, 5), [4, 2], degrees=torch.arange(20), degree_splits=[9])
+    )
+
+
+def _write_model(path):
+    save_compressed(path, make_module(), BitPlan(features=4), make_graph(10))
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    """A file of each kind, and what reads it."""
+    folder, found = tmp_path_factory.mktemp("whole"), {}
+    for name, write, load in (
+        ("order", _write_order, NodeOrder.load),
+        ("features", _write_features, lambda path: open_features(path, verify=True).dequantize()),
+        ("model", _write_model, lambda path: load_compressed(path, module=Tiny).predict()),
+    ):
+        write(folder / name)
+        load(folder / name)
+        found[name] = (folder / name).read_bytes(), load
+    return found
+
+
+@pytest.mark.parametrize("name", ["order", "features", "model"])
+@cases
+@given(
+    places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=3),
+    length=st.floats(0, 1),
+)
+def test_files_that_are_damaged(name, places, length, whole_files, tmp_path):
+    content, load = bytearray(whole_files[name][0]), whole_files[name][1]
+    for place, change in places:
+        content[int(place * len(content))] ^= change
+    path = tmp_path / "file"
+    path.write_bytes(content[: round(length * len(content))])
+    answers(lambda: load(path), (ValueError,))
+
+
+WORDS = st.sampled_from(
+    [
+        *(
+            b"\t",
+            b"\n",
+            b" ",
+            b":",
+            b"0",
+            b"1",
+            b"7",
+            b"ff",
+            b"-",
+            b".",
+            b"e",
+            b"\r",
+            b"\0",
+            b"\xff",
+        ),
+        *(b"nan", b"9" * 20, b"3 4 5\n", b"1 3:1 5:0.5\n"),
+        b"\t".join([b"1"] * 14 + [b"ab"] * 26) + b"\n",
+    ]
+)
+
+
+@pytest.mark.parametrize("kind", [CriteoDataModule, LibFMDataModule])
+@cases
+@given(text=st.lists(WORDS, max_size=20).map(b"".join), bad=st.sampled_from(["error", "skip"]))
+def test_rows_that_are_text(kind, text, bad, tmp_path):
+    path = tmp_path / "rows"
+    path.write_bytes(text)
+    data = kind(path=path, processed_dir=tmp_path, on_bad_rows=bad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lines that are left out
+        answers(data.prepare_data)
+    shutil.rmtree(tmp_path / "tables", ignore_errors=True)
+
+
+@cases
+@given(text=st.lists(WORDS, max_size=20).map(b"".join), pairs=st.booleans())
+def test_interactions_that_are_text(text, pairs, tmp_path):
+    path = tmp_path / "interactions"
+    path.write_bytes(text)
+    answers(lambda: InteractionDataModule(path=path, pairs=pairs).setup("fit"))
+
+
+@cases
+@given(
+    descr=st.sampled_from(
+        ["'<f4'", "'>f8'", "'<f2'", "'|O'", "[('a', '<f4')]", "'zz'", "3", "'<f4"]
+    ),
+    fortran=st.sampled_from(["True", "False", "3"]),
+    shape=st.lists(st.integers(-1, 9) | st.just(2**40), max_size=3).map(tuple),
+    data=st.binary(max_size=100),
+    bits=SMALL,
+)
+def test_arrays_that_are_none(descr, fortran, shape, data, bits, tmp_path):
+    header = f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
+    source = tmp_path / "x.npy"
+    source.write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + data)
+    answers(
+        lambda: pack_file(source, tmp_path / "x", bits, overwrite=True, progress=False),
+        (ValueError, TypeError, OSError),  # of rows for which there is no room
+    )
+
+
+LINES = st.fixed_dictionaries(
+    {},
+    optional={
+        "version": st.just(1),
+        "about": PLAIN,
+        "stage": st.sampled_from(["measured", "finetuned", "baseline", "guessed"]),
+        "trial": NUMBERS,
+        "bits": st.lists(SMALL, max_size=3) | NUMBERS,
+        "score": NUMBERS,
+        "seconds": NUMBERS,
+    },
+)
+
+
+@cases
+@given(lines=st.lists(LINES | PLAIN, max_size=4), end=st.binary(max_size=5))
+def test_trials_that_are_none(lines, end, tmp_path):
+    path = tmp_path / "trials.jsonl"
+    text = "".join(json.dumps(line) + "\n" for line in [{"version": 1, "about": {}}, *lines])
+    path.write_bytes(text.encode() + end)
+    answers(lambda: TrialFile(path, {"about": {}}))

@@ -168,7 +168,7 @@ class QuantizationFinetuning(Callback):
         if trainer.current_epoch == 0 and not self._resumed:
             self._begin_anew()
             forget_scores(trainer)
-        self._resumed = False
+        self._resumed = self._concluded = False
         self._quantize.enabled = self.quantized
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -244,6 +244,7 @@ class QuantizationFinetuning(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the best quantized weights in the module."""
+        self._concluded = True
         if not self.quantized:
             rank_zero_warn(
                 "The fit ended before the quantized phase began: the module is quantized without "
@@ -253,6 +254,11 @@ class QuantizationFinetuning(Callback):
             pl_module.load_state_dict(self._best_weights)
             self._quantize.calibration = self._best_ranges
         self._quantize.enabled = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Does the same where a checkpoint of the last epoch left nothing to train."""
+        if not self._concluded:
+            self.on_train_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -275,7 +281,7 @@ class QuantizationFinetuning(Callback):
         "full_precision_weights", "full_precision_score", "best_score", "turned_at",
         "_best_weights", "_best_ranges", "_epochs_since_best", "_turn_next",
     )  # fmt: skip
-    _resumed = False
+    _resumed = _concluded = False
 
     def state_dict(self) -> dict[str, Any]:
         """Phase, scores and best weights."""

@@ -143,7 +143,7 @@ def read_interactions(
         ValueError: If a line is not as described, an id is negative, or there are no interactions.
     """
     users, items = [], []
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8", errors="replace") as lines:  # whose errors name no line
         for number, line in enumerate(lines, start=1):
             words = line.replace(",", " ").split()
             try:

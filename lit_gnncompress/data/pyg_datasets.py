@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +19,11 @@ DatasetT = TypeVar("DatasetT", bound=InMemoryDataset)
 def relocated(
     dataset: type[DatasetT], processed: Path, flat_raw: Path | None = None
 ) -> type[DatasetT]:
-    """A subclass of a PyG data set that keeps its files elsewhere.
+    """A subclass of a PyG data set that keeps its files elsewhere, complete or not at all.
+
+    PyG downloads and processes to the files' own names, where a process that is killed leaves half
+    a file, which the next one reads. Here files are made in a folder beside, ``.unfinished``, and
+    moved when all are there. Other processes that want the same files wait.
 
     Args:
         dataset: The PyG class.
@@ -26,10 +33,53 @@ def relocated(
     Returns:
         The subclass, under the name of ``dataset``.
     """
-    places = {"processed_dir": property(lambda self: str(processed))}
-    if flat_raw is not None:
-        places["raw_dir"] = property(lambda self: str(flat_raw))
-    return type(dataset.__name__, (dataset,), places)
+    unfinished: dict[str, Path] = {}
+
+    def processed_dir(self: DatasetT) -> str:
+        return str(unfinished.get("processed", processed))
+
+    def raw_dir(self: DatasetT) -> str:
+        expected = flat_raw or dataset.raw_dir.fget(self)  # type: ignore[attr-defined]
+        return str(unfinished.get("raw", expected))
+
+    def beside(kind: str, make: Callable[[DatasetT], None]) -> Callable[[DatasetT], None]:
+        def is_made(self: DatasetT) -> bool:
+            return all(map(os.path.exists, getattr(self, f"{kind}_paths")))
+
+        def made(self: DatasetT) -> None:
+            if is_made(self):
+                return make(self)  # which has checks of what is there
+            folder = Path(getattr(self, f"{kind}_dir"))
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):
+                if not is_made(self):
+                    unfinished[kind] = folder / ".unfinished"
+                    try:
+                        _make_in(unfinished[kind], folder, lambda: make(self))
+                    finally:
+                        del unfinished[kind]
+
+        return made
+
+    changes = {
+        "processed_dir": property(processed_dir),
+        "raw_dir": property(raw_dir),
+        "_process": beside("processed", dataset._process),
+        "_download": beside("raw", dataset._download),
+    }
+    return type(dataset.__name__, (dataset,), changes)
+
+
+def _make_in(unfinished: Path, folder: Path, make: Callable[[], None]) -> None:
+    """Moves what ``make`` writes to ``unfinished`` to ``folder``, if all goes well."""
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        make()
+        if unfinished.exists():  # ogb downloads elsewhere
+            for path in unfinished.iterdir():
+                os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def load_pyg(family: str, name: str | None, folders: Folders) -> Data:
@@ -57,9 +107,7 @@ def load_pyg(family: str, name: str | None, folders: Folders) -> Data:
     flat = raw_root if name and (raw_root / f"{_snake(name)}.npz").exists() else None
     arguments = {} if name is None else {"name": name}
     try:
-        processed.mkdir(parents=True, exist_ok=True)
-        with FileLock(processed / ".lock"):
-            return relocated(dataset, processed, flat)(root=str(raw_root), **arguments)[0]
+        return relocated(dataset, processed, flat)(root=str(raw_root), **arguments)[0]
     except OSError as error:
         raise OSError(
             f"Cannot load {name or family!r} of {family}: {error}. Its raw files are read from "

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 
+from lit_gnncompress.needed import needed
+
 NAMESPACE = "lit_gnncompress"
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _FOLDERS = {"CPU": "cpu", "CUDA": "cuda"}
+_PACKAGES = {"cpu": "numba", "cuda": "triton", "reference": "torch"}
 
 
 def define(
@@ -54,7 +57,8 @@ def _on_first_call(folder: str, name: str) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
         nonlocal implementation
         if implementation is None:
-            module = importlib.import_module(f"lit_gnncompress.kernels.{folder}.{name}")
+            with needed(_PACKAGES[folder], by=f"The kernel {name} for {folder}"):
+                module = importlib.import_module(f"lit_gnncompress.kernels.{folder}.{name}")
             implementation = getattr(module, name)
         return implementation(*args)
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.special import ndtr
 
+from lit_gnncompress.needed import needed
 from lit_gnncompress.search.space import Point, Space
 
 _TREES = 20
@@ -101,7 +102,8 @@ class CostModel:
         self.space, self.max_drop, self.seed, self.n_sampled = space, max_drop, seed, n_sampled
         self._scale = max(max_drop, scale)
         # Slow to import, and needed by searches alone; no part of an iteration's time.
-        from skopt.learning import ExtraTreesRegressor
+        with needed("scikit-optimize", by="The cost model of the bit search"):
+            from skopt.learning import ExtraTreesRegressor
 
         self._trees = ExtraTreesRegressor
 

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.search.space import Point
@@ -89,7 +89,8 @@ class TrialFile:
         known: Measurements by stage and number of the trial, with their bits.
 
     Raises:
-        ValueError: A file of another search, or one with a broken line before its end.
+        ValueError: A file of another search, with a broken line before its end, or with a line
+            that is no measurement.
     """
 
     def __init__(self, path: str | Path | None, search: dict[str, Any]) -> None:
@@ -104,10 +105,15 @@ class TrialFile:
             self._write({"version": VERSION, **search}, "w")
             return
         _refuse_other(self.path, lines[0], {"version": VERSION, **search})
-        for line in lines[1:]:
-            score = line["score"]
-            found = Measurement(None if score is None else float(score), line["seconds"])
-            self.known[line["stage"], line["trial"]] = (tuple(line["bits"]), found)
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                stage, trial, point, found = _measurement(**line)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{self.path}: line {number} is no measurement ({error}). Delete the file to "
+                    f"search anew."
+                ) from error
+            self.known[stage, trial] = (point, found)
 
     def append(self, stage: Stage, number: int, point: Point, found: Measurement) -> None:
         """Keeps a measurement.
@@ -131,6 +137,16 @@ class TrialFile:
             os.fsync(file.fileno())
 
 
+def _measurement(
+    stage: Stage, trial: int, bits: list[int], score: float | None, seconds: float
+) -> tuple[Stage, int, Point, Measurement]:
+    """What a line of the file says."""
+    if stage not in get_args(Stage):
+        raise ValueError(f"stage={stage!r}")
+    found = Measurement(None if score is None else float(score), float(seconds))
+    return stage, int(trial), tuple(map(int, bits)), found
+
+
 def refuse_other_search(path: Path, about: dict[str, Any]) -> None:
     """Refuses a file of another search, as far as ``about`` is known already.
 
@@ -143,7 +159,8 @@ def refuse_other_search(path: Path, about: dict[str, Any]) -> None:
     """
     lines = _whole_lines(path)
     if lines:
-        found = lines[0].get("about", {})
+        found = lines[0].get("about")
+        found = found if isinstance(found, dict) else {}
         _refuse_other(path, {key: found.get(key) for key in about}, about)
 
 

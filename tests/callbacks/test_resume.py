@@ -54,6 +54,18 @@ def test_a_resumed_fit_ends_where_the_uninterrupted_one_does(epoch, tmp_path):
     assert same(*(checkpoint["state_dict"] for checkpoint in last))
 
 
+def test_a_checkpoint_of_the_last_epoch_leaves_the_best_weights(tmp_path):
+    arguments, path = (
+        {"start_epoch": 3, "monitor": "score", "mode": "min"},
+        tmp_path / "epoch=6.ckpt",
+    )
+    whole, _, _ = run(tmp_path, **arguments)
+    assert not same(weights_of(whole), torch.load(path)["state_dict"])
+    resumed, _, trainer = run(tmp_path / "resumed", ckpt_path=path, **arguments)
+    assert same(weights_of(whole), weights_of(resumed))
+    assert trainer.callbacks[0].enabled
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_turn_that_was_due_is_made_after_resuming(epoch, tmp_path):
     arguments = {"start": "best", "patience": 100, "early_stopping": True}

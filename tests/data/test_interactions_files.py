@@ -31,6 +31,12 @@ def test_what_is_no_id_is_refused_with_its_line(line, tmp_path):
         read_interactions(file)
 
 
+def test_what_is_no_text_is_refused_with_its_line(tmp_path):
+    (tmp_path / "train.txt").write_bytes(b"0 1\n0 \xff\n")
+    with pytest.raises(ValueError, match=r"train.txt, line 2: '0 \ufffd' is not a user and items"):
+        read_interactions(tmp_path / "train.txt")
+
+
 @pytest.mark.parametrize("text", ["", "0\n1\n"])
 def test_nothing_to_read_is_refused(text, tmp_path):
     file = write(tmp_path, "train.txt", text)

@@ -63,6 +63,24 @@ def test_a_broken_line_before_the_end_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        {"version": 1},
+        {"stage": "guessed", "trial": 0, "bits": [1], "score": 0.5, "seconds": 0},
+        {"stage": "measured", "trial": 0, "bits": 1, "score": 0.5, "seconds": 0},
+        {"stage": "measured", "trial": None, "bits": [1], "score": "high", "seconds": 0},
+    ],
+)
+def test_a_line_that_is_no_measurement_is_an_error(line, tmp_path):
+    path = tmp_path / "trials.jsonl"
+    written(path)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match=r"trials.jsonl: line 5 is no measurement \(.*Delete"):
+        TrialFile(path, ABOUT)
+
+
+@pytest.mark.parametrize(
     ("other", "message"),
     [
         (ABOUT | {"space": {"bits": (1, 4)}}, r"space: bits \[1, 2\] there, \[1, 4\] here"),
