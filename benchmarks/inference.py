@@ -1,4 +1,7 @@
-"""A forward pass end to end: packed against PyG on ``edge_index`` and on CSR."""
+"""A forward pass end to end: packed against PyG on ``edge_index`` and on CSR.
+
+All in inference mode, as Lightning's Trainer tests and predicts.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def _row(dataset: str, model: str, module: Module, data: Data) -> Row:
         "packed": deployed.packed(dataset, model, module, data),
         "packed_csr": deployed.packed(dataset, model, *csr),
     }
-    with torch.no_grad():
+    with torch.inference_mode():
         ways = {name: partial(deployed.forward, *form) for name, form in forms.items()}
         seconds = median_seconds(ways)
         expected = deployed.forward(*forms["packed"])

@@ -87,8 +87,9 @@ def check_scale(scale: Tensor) -> None:
     """
     if scale.numel() == 0 or torch.compiler.is_compiling():
         return
-    wrong = ~((scale >= 0) & (scale < float("inf")))
-    if bool(wrong.any()):
+    low, high = (end.item() for end in scale.aminmax())  # NaN if any is
+    if not (low >= 0 and high < float("inf")):
+        wrong = ~((scale >= 0) & (scale < float("inf")))
         place = int(wrong.nonzero()[0, 0])
         raise ValueError(
             f"scale[{place}]={float(scale[place])}: a range needs max >= min, both finite, "

@@ -150,8 +150,8 @@ class AttentionSite:
         if set(self.bits) == {FULL_PRECISION}:
             self.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, None)
             return None
-        highest = [-1.0 if b == FULL_PRECISION else 2.0**b - 1 for b in self.bits]
-        levels = torch.tensor(highest, device=score_src.device).unsqueeze(1)
+        highest = [[-1.0 if b == FULL_PRECISION else 2.0**b - 1] for b in self.bits]
+        levels = torch.tensor(highest, device=score_src.device)
         if self.granularity == "node":
             _, hi = attention_range(score_src, score_dst, adjacency, negative_slope=negative_slope)
             hi = torch.where(torch.isfinite(hi), hi, 0).unsqueeze(1)  # a node without edges

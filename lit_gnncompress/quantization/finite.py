@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def check_finite(x: Tensor, done: str = "quantized", first_row: int = 0, remedy:
         ValueError: Naming the first such row and column.
     """
     # The sum is quick; it may overflow though all is finite.
-    if bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all()):
+    if math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all()):
         return
     place = (~torch.isfinite(x)).nonzero()[0].tolist()
     raise ValueError(

@@ -87,10 +87,8 @@ class FusedGATConv(Explainable, GATConv):
         """
         to_scores: Tensor
         if score_dst is None:
-            both = torch.cat([_by_head(self.att_src), _by_head(self.att_dst)], dim=1)
-            score_src, to_scores = (
-                part.contiguous() for part in (values @ both).split(self.heads, dim=1)
-            )
+            scores = values @ _by_head(self.att_src, self.att_dst)
+            score_src, to_scores = (part.contiguous() for part in scores.split(self.heads, dim=1))
         else:
             score_src, to_scores = values @ _by_head(self.att_src), score_dst
         site: AttentionSite | None = getattr(self, "attention_site", None)
@@ -210,11 +208,15 @@ def _has_edges(edge_index: Tensor, sizes: tuple[int, int]) -> bool:
     return edge_index.layout in _LAYOUTS and tuple(edge_index.shape) == sizes[::-1]
 
 
-def _by_head(attention: Tensor) -> Tensor:
-    """Attention ``(1, H, C)`` as a matrix ``(H * C, H)``, whose products are sums by head."""
-    heads, channels = attention.shape[1:]
-    eye = torch.eye(heads, device=attention.device, dtype=attention.dtype)
-    return (attention.view(heads, channels, 1) * eye.unsqueeze(1)).view(heads * channels, heads)
+def _by_head(*attention: Tensor) -> Tensor:
+    """Attentions ``(1, H, C)`` as a matrix ``(H * C, H)`` each, whose products are sums by head.
+
+    The matrices lie side by side.
+    """
+    heads, channels = attention[0].shape[1:]
+    by_channel = torch.cat(attention).permute(2, 0, 1)  # (C, K, H)
+    blocks = torch.diag_embed(by_channel, dim1=0, dim2=3)  # (H, C, K, H)
+    return blocks.reshape(heads * channels, len(attention) * heads)
 
 
 def _plain(x: Tensor) -> Tensor:

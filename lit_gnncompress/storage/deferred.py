@@ -39,6 +39,7 @@ class Deferred(VirtualTensor):
     steps: tuple[Step, ...]
     _source: Tensor | None
     _result: Tensor | None
+    _num_rows: int
     _with_grad: bool
 
     @staticmethod
@@ -53,7 +54,7 @@ class Deferred(VirtualTensor):
         """A promise of shape ``(M, *width)``."""
         self = cast(Deferred, VirtualTensor.__new__(cls, (num_rows, *width), source.device))
         self._source, self.again, self.steps, self._result = source, again, steps, None
-        self._with_grad = torch.is_grad_enabled()
+        self._num_rows, self._with_grad = num_rows, torch.is_grad_enabled()
         return self
 
     @property
@@ -72,7 +73,7 @@ class Deferred(VirtualTensor):
     def materialize(self) -> Tensor:
         """All rows; worked out once."""
         if self._result is None:
-            self._result = node_rows(self.rows(0, self.size(0)))
+            self._result = node_rows(self.rows(0, self._num_rows))
         return self._result
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -80,8 +81,11 @@ class Deferred(VirtualTensor):
         with torch.set_grad_enabled(self._with_grad):
             out = self._first(start, stop)
             for function, others, options in self.steps:
-                args = [o[start:stop] if self._by_row(o) else o for o in others]
-                out = function(out, *args, **options)
+                if stop - start < self._num_rows:
+                    others = tuple(o[start:stop] if self._by_row(o) else o for o in others)
+                if not self._with_grad:  # nobody else knows of these rows yet
+                    function = _IN_PLACE.get(function, function)
+                out = function(out, *others, **options)
         return out
 
     @abstractmethod
@@ -106,7 +110,7 @@ class Deferred(VirtualTensor):
     def _by_row(self, operand: Any) -> bool:
         """Whether an operand has a row, or a number, for each row."""
         is_matrix = isinstance(operand, Tensor) and operand.dim() > 1
-        return is_matrix and operand.size(0) == self.size(0) > 1
+        return is_matrix and operand.size(0) == self._num_rows > 1
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.materialize().__reduce_ex__(protocol)
@@ -142,7 +146,7 @@ class Aggregated(Deferred):
 
     def _first(self, start: int, stop: int) -> Tensor:
         adjacency, weight = self.adjacency, self.weight
-        if stop - start < self.size(0):
+        if stop - start < self._num_rows:
             adjacency, weight = edges_into(adjacency, start, stop, weight)
         return aggregate_rows(self.source, adjacency, weight, self.reduce)
 
@@ -187,7 +191,7 @@ class Computed(Deferred):
         return self._prepared(start, stop)
 
     def _with_steps(self, steps: tuple[Step, ...], width: tuple[int, ...]) -> Computed:
-        return Computed(self.prepare, self.source, self.size(0), width, self.again, steps)
+        return Computed(self.prepare, self.source, self._num_rows, width, self.again, steps)
 
 
 def defer(rows: Tensor, prepare: Callable[[Tensor], Rows], num_rows: int, width: int) -> Tensor:
@@ -226,8 +230,13 @@ def _waits(rows: Any, operand: Any = 0) -> bool:
         return isinstance(operand, (int, float))
     if isinstance(operand, VirtualTensor):
         return False
-    spread = torch.broadcast_shapes(operand.shape, rows.shape)
-    return spread == rows.shape and (operand.dim() < 2 or operand.size(0) in (1, rows.size(0)))
+    if torch.promote_types(operand.dtype, rows.dtype) != rows.dtype:
+        return False  # the sum is of another type than the rows
+    shape, whole = operand.shape, rows.shape
+    if len(shape) not in (0, 1, len(whole)):
+        return False
+    ends = zip(reversed(shape), reversed(whole), strict=False)
+    return all(own in (1, other) for own, other in ends)
 
 
 @handles(Deferred, Tensor.expand_as)
@@ -257,6 +266,15 @@ def _activation(function: Callable[..., Tensor]) -> Callable[..., Any]:
 
     return run
 
+
+_IN_PLACE: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
+    torch.add: Tensor.add_,
+    torch.div: Tensor.div_,
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), torch.relu_),
+    F.elu: F.elu_,
+    F.leaky_relu: F.leaky_relu_,
+}
+"""The steps that most layers take, each of which would make another block of rows."""
 
 for _function in (
     F.relu, torch.relu, Tensor.relu, F.elu, F.leaky_relu, F.gelu, F.silu, F.tanh,

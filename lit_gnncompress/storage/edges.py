@@ -56,14 +56,15 @@ def edges_of_matrix(matrix: Tensor) -> tuple[Adjacency, Tensor | None]:
     Args:
         matrix: Sparse CSR, shape ``(M, N)``.
     """
-    adjacency = kept(matrix, ("adjacency of a matrix",), lambda: _of_matrix(matrix))
+    # A write to its values or indices counts as one to the matrix.
+    adjacency, are_ones = kept(matrix, ("edges of a matrix",), lambda: _of_matrix(matrix))
     values = matrix.values()
-    ones = not values.requires_grad and _are_ones(values)
-    return adjacency, None if ones else values
+    return adjacency, None if are_ones and not values.requires_grad else values
 
 
-def _of_matrix(matrix: Tensor) -> Adjacency:
-    return Adjacency.from_csr(matrix.crow_indices(), matrix.col_indices(), matrix.size(1))
+def _of_matrix(matrix: Tensor) -> tuple[Adjacency, bool]:
+    adjacency = Adjacency.from_csr(matrix.crow_indices(), matrix.col_indices(), matrix.size(1))
+    return adjacency, _are_ones(matrix.values())
 
 
 def _are_ones(values: Tensor) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from lit_gnncompress.kept import kept
 from lit_gnncompress.kernels import quantize_pack
-from lit_gnncompress.kernels.layout import row_bytes
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.finite import check_finite
@@ -25,7 +28,7 @@ from lit_gnncompress.storage.pack import pack_with_range
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 from lit_gnncompress.storage.tensor_types import VirtualTensor
 
-_BLOCK_BYTES = 2**18  # of float32 features at a time, at least
+_BLOCK_BYTES = 2**20  # of float32 features at a time, at least
 _MOST_BLOCKS = 8  # each costs calls of kernels
 
 
@@ -52,24 +55,24 @@ class PackedForm:
             whole = x.materialize() if isinstance(x, Deferred) else x
             check_finite(whole, "packed")
             return pack_with_range(plain(whole), bits, buckets, range).before_a_site()
+        num_rows, width = x.shape
         writers = [
-            _Writer(own, x.size(1), self._rows_in(buckets, b, x), range, b, x.device)
+            _Writer(own, width, range, b, x.device)
             for b, own in enumerate(bits if buckets is not None else bits[:1])
         ]
-        size = max(_BLOCK_BYTES // (4 * max(1, x.size(1))), -(-x.size(0) // _MOST_BLOCKS), 1)
-        for start in torch.arange(0, x.size(0), size).tolist():
-            stop = min(start + size, x.size(0))
-            rows = x.rows(start, stop) if isinstance(x, Deferred) else x[start:stop]
-            rows = plain(rows)
+        size = max(_BLOCK_BYTES // (4 * max(1, width)), -(-num_rows // _MOST_BLOCKS), 1)
+        for start in builtins.range(0, max(1, num_rows), size):
+            stop = min(start + size, num_rows)
+            rows = plain(x.rows(start, stop) if isinstance(x, Deferred) else x[start:stop])
             check_finite(rows, "packed", start)
             for b, writer in enumerate(writers):
                 if buckets is None:
                     writer.write(rows)
                 else:
                     writer.write(rows[buckets.index[start:stop] == b])
-        bucket = None if buckets is None else buckets.index.to(torch.uint8)
         if isinstance(x, Deferred):
             x.release()
+        bucket = None if buckets is None else buckets.index.to(torch.uint8)
         return PackedTensor([writer.finish() for writer in writers], bucket).before_a_site()
 
     def stored(self, x: Tensor) -> Tensor:
@@ -90,60 +93,61 @@ class PackedForm:
             return x
         return node_rows(x)
 
-    def _rows_in(self, buckets: DegreeBuckets | None, bucket: int, x: Tensor) -> int:
-        return x.size(0) if buckets is None else int((buckets.index == bucket).sum())
-
 
 class _Writer:
     """The rows of one bucket, as they come."""
 
     def __init__(
-        self,
-        bits: int,
-        width: int,
-        num_rows: int,
-        range: CalibratedRange,
-        bucket: int,
-        device: torch.device,
+        self, bits: int, width: int, range: CalibratedRange, bucket: int, device: torch.device
     ) -> None:
-        self.bits, self.width, self._done = bits, width, 0
+        self.bits, self.width = bits, width
         self._levels = 2.0 ** min(bits, 8) - 1
         self._by_row = bool(range.by_row[bucket if len(range.by_row) > 1 else 0])
         place = bucket if range.lo.size(0) > 1 else 0
-        lo, hi = (ends[place].float().to(device) for ends in (range.lo, range.hi))
-        self._lo, self._scale = lo, step(lo, hi, self._levels)
-        if bits == FULL_PRECISION:
-            self._kept = torch.empty(num_rows, width, device=device, dtype=torch.float32)
-            return
-        size = row_bytes(width, bits)
-        self._kept = torch.empty(num_rows, size, dtype=torch.uint8, device=device)
-        if self._by_row:
-            self._lo = torch.empty(num_rows, device=device, dtype=torch.float32)
-            self._scale = torch.empty(num_rows, device=device, dtype=torch.float32)
+        # The range of a site serves all its forward passes.
+        key = ("codes", place, self._levels, device)
+        ends = functools.partial(_shared_codes, range, place, self._levels, device)
+        self._lo, self._scale = kept(range.lo, key, ends)
+        self._kept: list[Tensor] = []
+        self._ranges: list[tuple[Tensor, Tensor]] = []  # of rows
 
     def write(self, x: Tensor) -> None:
         """Appends rows."""
-        rows = slice(self._done, self._done + x.size(0))
-        self._done = rows.stop
         if self.bits == FULL_PRECISION:
-            self._kept[rows] = x
+            self._kept.append(x.to(torch.float32, copy=True))
             return
         lo, scale = self._lo, self._scale
         if self._by_row:
             low, high = wide(x).amin(1), wide(x).amax(1)
-            lo, scale = low, step(low, high, self._levels)
-            self._lo[rows], self._scale[rows] = lo, scale
+            lo, scale = low.float(), step(low, high, self._levels).float()
+            self._ranges.append((lo, scale))
         elif lo.numel() > 1:
             x = wide(x).sub(lo).div_(scale)
             lo, scale = x.new_zeros(1), x.new_ones(1)
-        self._kept[rows] = quantize_pack(x, lo, scale, self.bits)
+        self._kept.append(quantize_pack(x, lo, scale, self.bits))
 
     def finish(self) -> Codec:
         """All rows."""
+        rows = _joined(self._kept)
         if self.bits == FULL_PRECISION:
-            return FloatCodec(self._kept)
-        by_column = not self._by_row and self._lo.numel() > 1
-        return DenseCodec(self._kept, self._lo, self._scale, self.bits, self.width, by_column)
+            return FloatCodec(rows)
+        lo, scale = self._lo, self._scale
+        if self._by_row:
+            lo, scale = (_joined(ends) for ends in zip(*self._ranges, strict=True))
+        by_column = not self._by_row and lo.numel() > 1
+        return DenseCodec(rows, lo, scale, self.bits, self.width, by_column)
+
+
+def _shared_codes(
+    range: CalibratedRange, place: int, levels: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Value of code 0 and distance of two codes, for one bucket."""
+    lo, hi = (ends[place].to(device, torch.float32, copy=True) for ends in (range.lo, range.hi))
+    return lo, step(lo, hi, levels)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def use_packed_form(quantization: Quantization, packed: bool = True) -> None:

@@ -46,7 +46,7 @@ def test_all_sizes(rows, width, reduce):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-@pytest.mark.parametrize("width", [16, 32, 48, 64, 80, 256, 272])
+@pytest.mark.parametrize("width", [16, 32, 48, 64, 80, 112, 128, 240, 256, 272])
 def test_every_column_is_in_its_place(width, bits):
     edges, adjacency = graph(20)
     x = random_packed(20, width, bits)._replace(lo=torch.zeros(1), scale=torch.ones(1))

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GCN, GCNConv
+from torch_geometric.nn import GAT, GCN, GCNConv, GraphSAGE
 
 from lit_gnncompress import BitPlan, quantize_
-from lit_gnncompress.storage import PackedTensor
+from lit_gnncompress.storage import PackedTensor, packed_sites
 from lit_gnncompress.storage.inference import pack_for_inference, predict
 
 
@@ -57,6 +57,24 @@ def test_no_hidden_features_exist_in_float(data):
     with torch.no_grad():
         predict(quantization.module, found)
     assert all(site.seen[0].stored is not None for site in quantization.sites)
+
+
+@pytest.mark.parametrize("granularity", ["bucket", "column", "row"])
+@pytest.mark.parametrize("model", [GCN, GraphSAGE, GAT])
+@pytest.mark.parametrize("bits", [8, [4, 32, 8]], ids=str)
+def test_hidden_features_are_the_same_in_blocks_of_any_size(
+    bits, model, granularity, data, monkeypatch
+):
+    torch.manual_seed(1)
+    plan = BitPlan({"convs.0": 8, "convs.1": bits}, degree_splits=[3, 6])
+    quantization = quantize_(model(12, 8, 2, 2), plan, range="minmax", granularity=granularity)
+    found = pack_for_inference(quantization, data)
+    with torch.no_grad():
+        whole = predict(quantization.module, found)
+        monkeypatch.setattr(packed_sites, "_BLOCK_BYTES", 7 * 4 * 8)
+        monkeypatch.setattr(packed_sites, "_MOST_BLOCKS", 100)
+        in_blocks = predict(quantization.module, found)
+    torch.testing.assert_close(in_blocks, whole, rtol=1e-6, atol=1e-6)
 
 
 class OfGraph(nn.Module):

@@ -193,17 +193,31 @@ def test_sums_do_not_see_later_weights():
     torch.testing.assert_close(out + 0, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_a_sum_takes_operands_of_other_types(dtype):
+    operand = torch.ones(NODES, 8, dtype=dtype)
+    with torch.no_grad():
+        expected = conv_of("gcn")(X, EDGE_INDEX) + operand
+        out = conv_of("gcn")(node_rows(X, again=X.clone), EDGE_INDEX) + operand + 0
+    assert out.dtype == expected.dtype
+    torch.testing.assert_close(out + 0, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("stop", [1, 7, NODES])
-def test_rows_of_a_sum_one_block_at_a_time(stop):
+@pytest.mark.parametrize(
+    "activation", [torch.relu, torch.nn.ELU(0.5), torch.nn.LeakyReLU(0.3), torch.tanh], ids=str
+)
+def test_rows_of_a_sum_one_block_at_a_time(activation, stop):
     conv = conv_of("gcn")
     rows = node_rows(X, again=X.clone)
     with torch.no_grad():
-        out = torch.relu(conv(rows, EDGE_INDEX))
+        expected = activation(conv(X, EDGE_INDEX))
+        before = conv(rows, EDGE_INDEX)
+        out = activation(before)
         assert isinstance(out, Aggregated)
         blocks = [out.rows(i, min(i + stop, NODES)) for i in range(0, NODES, stop)]
-        torch.testing.assert_close(
-            torch.cat(blocks), conv(X, EDGE_INDEX).relu(), rtol=1e-5, atol=1e-6
-        )
+        torch.testing.assert_close(torch.cat(blocks), expected, rtol=1e-5, atol=1e-6)
         out.release()
         assert out._source is None
-        torch.testing.assert_close(out + 0, conv(X, EDGE_INDEX).relu(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(out + 0, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(before + 0, conv(X, EDGE_INDEX), rtol=1e-5, atol=1e-6)

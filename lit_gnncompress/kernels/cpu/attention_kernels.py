@@ -17,6 +17,7 @@ from numba import njit
 from torch import Tensor
 
 from lit_gnncompress.kernels.cpu.attention_vector import LANES, exponentiate, find_scores, weigh
+from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.threads import over_rows
 
 _ONE = np.float32(1)
@@ -42,7 +43,7 @@ def attend(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The forward pass; float32 values have ``bits`` 0, packed ones 1 to 8."""
     rows, heads = score_dst.shape
-    out = score_dst.new_empty(rows, width)
+    out = empty_rows(rows, width)
     highest, total = torch.empty_like(score_dst), torch.empty_like(score_dst)
     over_rows(
         _forward(heads, width // heads, bits), flat(rowptr), width,

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 LANES = 16
 _BLOCK = 16  # vectors that are summed at a time: half of the registers of AVX-512
-_AHEAD = 8  # edges between a prefetch and its use
+_AHEAD = 32  # edges between a prefetch and its use
 _CACHE_LINE = 64
 
 _FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -340,11 +340,13 @@ def _prefetch(
     function = cgutils.get_or_insert_function(builder.module, type_, "llvm.prefetch.p0")
     bytes_of = bits / 8 if bits else 4
     begin, end = int(block[0][0] * bytes_of), int(sum(block[-1]) * bytes_of)
+    # As ``vector.prefetch``: more than a line comes into the second cache.
+    nearness = _INT(3 if end - begin <= _CACHE_LINE else 2)
     for offset in range(begin, end, _CACHE_LINE):
         address = builder.gep(
             base, [builder.add(builder.mul(row, _LONG(row_bytes)), _LONG(offset))]
         )
-        builder.call(function, [address, _INT(0), _INT(3), _INT(1)])
+        builder.call(function, [address, _INT(0), nearness, _INT(1)])
 
 
 def _unpacked(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:

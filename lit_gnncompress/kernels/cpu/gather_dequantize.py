@@ -9,9 +9,10 @@ from numba import njit
 from torch import Tensor
 
 from lit_gnncompress.kernels.cpu.code_groups import dequantize_row, prefetch
+from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.row_chunks import in_chunks
 
-_AHEAD = 8  # rows
+_AHEAD = 16  # rows
 _LINE = 64  # bytes
 _NO_INDEX = torch.empty(0, dtype=torch.int64)
 
@@ -22,7 +23,7 @@ def gather_dequantize(
     """See :func:`lit_gnncompress.kernels.gather_dequantize`."""
     packed = packed.contiguous()
     rows = packed.size(0) if index is None else index.size(0)
-    out = torch.empty(rows, width, dtype=torch.float32)
+    out = empty_rows(rows, width)
     places = _NO_INDEX if index is None else index.long().contiguous()
     lo, scale = lo.detach().contiguous(), scale.detach().contiguous()
     in_chunks(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
+from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.row_chunks import in_chunks
 from lit_gnncompress.kernels.cpu.tiles import (
     LANES,
@@ -35,7 +36,7 @@ def packed_linear(
     weight = weight.detach().contiguous()
     if not weight.numel():
         return weight.new_zeros(rows, outputs)
-    out = weight.new_empty(rows, outputs)
+    out = empty_rows(rows, outputs)
     panel = LANES if bits <= 2 or outputs <= LANES else 2 * LANES
     padded = _round_up(outputs, panel)
     filled = F.pad(weight, (0, _round_up(width, LANES) - width, 0, padded - outputs))

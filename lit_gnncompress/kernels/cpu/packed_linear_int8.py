@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
+from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.row_chunks import in_chunks
 from lit_gnncompress.kernels.cpu.tiles import LANES, finish_rows, int8_tile, prefetch, unpack_groups
 
@@ -31,7 +32,7 @@ def packed_linear_int8(
     rows, outputs = packed.size(0), weight.size(0)
     if not weight.numel():
         return weight_scale.new_zeros(rows, outputs)
-    out = weight_scale.new_empty(rows, outputs)
+    out = empty_rows(rows, outputs)
     panel = LANES if outputs <= LANES else 2 * LANES
     columns, padded = -width % LANES, -outputs % panel
     filled = F.pad(weight, (0, columns, 0, padded))

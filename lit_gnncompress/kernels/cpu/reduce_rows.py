@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
 
+from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.threads import over_rows
 from lit_gnncompress.kernels.cpu.vector import (
     FLOAT,
@@ -23,11 +23,8 @@ from lit_gnncompress.kernels.cpu.vector import (
     store_row,
 )
 
-_AHEAD = 8
+_AHEAD = 32
 """Edges between the row that is asked for and the one that is added."""
-
-_FAR_AHEAD = 32
-"""The same for weights in the caller's order: they are not in any cache."""
 
 _GROUPS = 16
 """Groups of columns whose sums are kept in registers: half of those that there are."""
@@ -51,7 +48,7 @@ def reduce_rows(
     reduce: str,
 ) -> Tensor:
     """See :func:`lit_gnncompress.kernels.packed_aggregate`; rows of floats have no ranges."""
-    out = torch.empty(rowptr.size(0) - 1, width, dtype=torch.float32)
+    out = empty_rows(rowptr.size(0) - 1, width)
     if out.numel() == 0:
         return out
     if col.numel() == 0:
@@ -138,7 +135,7 @@ def _sum_loop(bits: int, groups: int) -> Callable[..., None]:
     ) -> None:
         all_groups = -(-width // LANES)
         final = np.uint64(len(col) - 1)
-        ahead, far = np.uint64(_AHEAD), np.uint64(_FAR_AHEAD)
+        ahead = np.uint64(_AHEAD)
         for row in range(first, last):
             # Unsigned: numba spends no time on indices that count from the end.
             begin, end = np.uint64(rowptr[row]), np.uint64(rowptr[row + 1])
@@ -152,11 +149,11 @@ def _sum_loop(bits: int, groups: int) -> Callable[..., None]:
                 for slot in range(begin, end):
                     later = min(slot + ahead, final)
                     prefetch(data, np.int64(col[later]) * stride + at, row_bytes)
-                    _ask_for_weight(min(slot + far, final), perm, weight, 1)
+                    _ask_for_weight(later, perm, weight, 1)
                     source = np.int64(col[slot])
                     factor = _weight_at(slot, perm, weight)
                     if lo is None:
-                        offset += factor * low
+                        offset += factor
                     else:
                         offset += factor * lo[np.uint64(source)]
                         factor *= scale[np.uint64(source)]
@@ -164,6 +161,8 @@ def _sum_loop(bits: int, groups: int) -> Callable[..., None]:
                 share = np.float32(1)
                 if mean and end > begin:
                     share = np.float32(1) / np.float32(end - begin)
+                if lo is None:
+                    offset *= low
                 place = row * width + LANES * group
                 store_row(out, place, sums, share * step, offset * share, bits, columns)
 
@@ -198,7 +197,7 @@ def _heads_loop(bits: int, groups: int, channels: int) -> Callable[..., None]:
     ) -> None:
         all_groups = -(-width // LANES)
         final = np.uint64(len(col) - 1)
-        ahead, far = np.uint64(_AHEAD), np.uint64(_FAR_AHEAD)
+        ahead = np.uint64(_AHEAD)
         factors = np.zeros(all_groups * LANES, dtype=np.float32)
         by_head = channels if channels > 0 else width // heads
         for row in range(first, last):
@@ -211,7 +210,7 @@ def _heads_loop(bits: int, groups: int, channels: int) -> Callable[..., None]:
                 for slot in range(begin, end):
                     later = min(slot + ahead, final)
                     prefetch(data, np.int64(col[later]) * stride + at, row_bytes)
-                    _ask_for_weight(min(slot + far, final), perm, weight, heads)
+                    _ask_for_weight(later, perm, weight, heads)
                     source = np.int64(col[slot])
                     edge = np.int64(slot if perm is None else perm[slot])
                     for head in range(heads):

@@ -9,6 +9,7 @@ import torch
 from numba import float32, int64, njit
 from torch import Tensor
 
+from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.row_chunks import in_chunks
 from lit_gnncompress.kernels.layout import GAP
 
@@ -29,7 +30,7 @@ def sparse_gather_dequantize(
 ) -> Tensor:
     """See :func:`lit_gnncompress.kernels.sparse_gather_dequantize`."""
     rows = rowptr.size(0) - 1 if index is None else index.size(0)
-    out = torch.empty(rows, width, dtype=torch.float32)
+    out = empty_rows(rows, width)
     places = _NO_INDEX if index is None else index.long()
     tensors = [rowptr, columns, _NO_VALUES if values is None else values, places, lo, scale]
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]

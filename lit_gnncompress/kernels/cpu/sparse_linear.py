@@ -3,22 +3,22 @@
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
-import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from lit_gnncompress.kernels.cpu.sparse_rows import (
-    checked_arrays,
-    codes_from,
-    columns_of_gaps,
-    most_codes,
-    sum_rows,
-)
+from lit_gnncompress.kernels.cpu.large_pages import empty_rows
+from lit_gnncompress.kernels.cpu.sparse_products import multiply_row
+from lit_gnncompress.kernels.cpu.sparse_rows import checked_arrays, codes_from, most_codes
 from lit_gnncompress.kernels.cpu.threads import over_rows
-from lit_gnncompress.kernels.cpu.tiles import LANES, aligned_floats, finish_rows
+from lit_gnncompress.kernels.cpu.tiles import LANES, aligned_floats
+from lit_gnncompress.kernels.cpu.weight_panels import turn_panel
 
-_ROWS = 32  # whose codes are unpacked, and whose sums are finished together
+_ROWS = 32  # whose codes are unpacked together
+_PANEL = 1 << 17  # weights of a panel: half an L2 cache
 
 
 def sparse_linear(
@@ -35,17 +35,17 @@ def sparse_linear(
     """See :func:`lit_gnncompress.kernels.sparse_linear`."""
     weight = weight.detach().contiguous()
     outputs = weight.size(0)
-    out = weight.new_empty(rowptr.size(0) - 1, outputs)
+    out = empty_rows(rowptr.size(0) - 1, outputs)
     pointers, places, codes, before = checked_arrays(rowptr, columns, values, first, width)
     if not weight.numel():
         return out.zero_()
     lanes = panel_lanes(outputs)
-    padded = -(-outputs // lanes) * lanes
-    filled = F.pad(weight, (0, 0, 0, padded - outputs)).view(-1, lanes, width)
+    while lanes > LANES and lanes * width > _PANEL:
+        lanes //= 2
     over_rows(
-        _rows,
+        _compiled(lanes // LANES),
         pointers,
-        padded // LANES,
+        outputs,
         pointers,
         places,
         codes,
@@ -53,9 +53,9 @@ def sparse_linear(
         lo.contiguous().numpy(),
         scale.contiguous().numpy(),
         bits,
-        filled.transpose(1, 2).contiguous().numpy(),
-        F.pad(weight.sum(1), (0, padded - outputs)).numpy(),
+        weight.numpy(),
         out.numpy(),
+        chunks_per_thread=1,  # each lays out the weight for itself
     )
     return out
 
@@ -65,41 +65,33 @@ def panel_lanes(outputs: int) -> int:
     return next((lanes for lanes in (16, 32, 64) if outputs <= lanes), 128)
 
 
-@njit(cache=True, nogil=True)
-def _rows(begin, end, rowptr, columns, values, before, lo, scale, bits, weight, of_lo, out):
-    panels, width, lanes = weight.shape
-    flat = weight.reshape(-1)
-    sums = aligned_floats(_ROWS * lanes)
-    own_columns = np.empty(width + LANES, np.int32)
-    most = 0 if values is None else most_codes(before, begin, end, _ROWS)
-    codes = aligned_floats(most + 2 * LANES)
-    for block in range(begin, end, _ROWS):
-        rows = min(_ROWS, end - block)
-        offset = 0
-        if values is not None:
-            count = before[block + rows] - before[block]
-            offset = codes_from(values, before[block], count, bits, codes) - before[block]
-        for p in range(panels):
-            at = p * width * lanes
-            for r in range(rows):
-                row = block + r
-                start, count = rowptr[row], rowptr[row + 1] - rowptr[row]
-                place = offset + before[row]
-                if columns.itemsize == 1:
-                    count = columns_of_gaps(columns, start, start + count, own_columns)
-                    _sum(own_columns, 0, count, values, codes, place, flat, at, sums, r, lanes)
-                else:
-                    _sum(columns, start, count, values, codes, place, flat, at, sums, r, lanes)
-            finish_rows(sums, 0, lanes, lo, scale, None, of_lo, out, block, rows, p * lanes)
+def _loop(vectors: int) -> Callable[..., None]:
+    lanes = LANES * vectors
+
+    def kernel(begin, end, rowptr, columns, values, before, lo, scale, bits, weight, out):
+        width = weight.shape[1]
+        panel = aligned_floats(-(-width // LANES) * LANES * lanes)
+        of_lo = np.empty(lanes, np.float32)
+        most = 0 if values is None else most_codes(before, begin, end, _ROWS)
+        codes = aligned_floats(most + 2 * LANES)
+        flat, outputs = out.reshape(-1), out.shape[1]
+        for first in range(0, outputs, lanes):
+            turn_panel(weight, first, lanes, panel, of_lo)
+            offset = 0
+            for row in range(begin, end):
+                if values is not None and (row - begin) % _ROWS == 0:
+                    count = before[min(row + _ROWS, end)] - before[row]
+                    offset = codes_from(values, before[row], count, bits, codes) - before[row]
+                low = lo[row] if lo.size > 1 else lo[0]
+                step = scale[row] if scale.size > 1 else scale[0]
+                multiply_row(
+                    columns, rowptr[row], rowptr[row + 1], values, codes, offset + before[row],
+                    panel, step, low, of_lo, flat, row * outputs + first, outputs - first, vectors,
+                )  # fmt: skip
+
+    return kernel
 
 
-@njit(cache=True, nogil=True)
-def _sum(columns, start, count, values, codes, codes_at, weight, at, sums, row, lanes):
-    if lanes == 16:
-        sum_rows(columns, start, count, values, codes, codes_at, weight, at, sums, row * 16, 1)
-    elif lanes == 32:
-        sum_rows(columns, start, count, values, codes, codes_at, weight, at, sums, row * 32, 2)
-    elif lanes == 64:
-        sum_rows(columns, start, count, values, codes, codes_at, weight, at, sums, row * 64, 4)
-    else:
-        sum_rows(columns, start, count, values, codes, codes_at, weight, at, sums, row * 128, 8)
+@cache
+def _compiled(vectors: int) -> Callable[..., None]:
+    return njit(cache=True, nogil=True)(_loop(vectors))

@@ -1,9 +1,8 @@
-"""Sparse rows for numba: their check, one row decoded, and products with rows of a dense matrix."""
+"""Sparse rows for numba: their check, one row decoded, and added to rows of a dense matrix."""
 
 # mypy: disable-error-code="no-untyped-def, assignment"
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -164,58 +163,6 @@ def codes_from(values, begin, count, bits, out):
 
 
 @tiles.emitted
-def sum_rows(
-    typingctx: Any,
-    columns: Any,
-    at: Any,
-    count: Any,
-    stored: Any,
-    codes: Any,
-    codes_at: Any,
-    matrix: Any,
-    matrix_at: Any,
-    out: Any,
-    out_at: Any,
-    vectors: Any,
-) -> Any:
-    """``out = Σ_k codes[codes_at + k] · matrix[columns[at + k]]``, rows of ``16·vectors`` floats.
-
-    All codes are 1 if ``stored`` is None.
-    """
-    index = types.int64
-    signature = types.void(
-        columns, index, index, stored, codes, index, matrix, index, out, index, vectors
-    )
-    width = int(vectors.literal_value)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        row_at = _row_places(context, builder, sig, args, 6, 7, width)
-        codes_ptr = _codes_pointer(context, builder, sig, args)
-        fma = tiles._declare_fma(builder)
-
-        def body(k: Any, sums: Any) -> list[Any]:
-            row = row_at(k)
-            rows = [
-                builder.load(tiles._vector_at(builder, row, LANES * v), align=4)
-                for v in range(width)
-            ]
-            if codes_ptr is None:
-                return [builder.fadd(s, r) for s, r in zip(sums, rows, strict=True)]
-            code = builder.load(builder.gep(codes_ptr, [k]))
-            code = tiles._broadcast(builder, code, tiles._FLOATS)
-            return [builder.call(fma, [code, r, s]) for s, r in zip(sums, rows, strict=True)]
-
-        nothing = [ir.Constant(tiles._FLOATS, None)] * width
-        sums = tiles._loop(builder, args[2], nothing, body)
-        out_ptr = tiles._pointer(context, builder, sig, args, 8, 9)
-        for v, total in enumerate(sums):
-            builder.store(total, tiles._vector_at(builder, out_ptr, LANES * v), align=4)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@tiles.emitted
 def add_to_rows(
     typingctx: Any,
     columns: Any,
@@ -235,8 +182,11 @@ def add_to_rows(
     width = int(vectors.literal_value)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        row_at = _row_places(context, builder, sig, args, 6, 7, width)
-        codes_ptr = _codes_pointer(context, builder, sig, args)
+        places = tiles._pointer(context, builder, sig, args, 0, 1)
+        rows = tiles._pointer(context, builder, sig, args, 6, 7)
+        codes_ptr = None
+        if sig.args[3] is not types.none:
+            codes_ptr = tiles._pointer(context, builder, sig, args, 4, 5)
         fma = tiles._declare_fma(builder)
         row_ptr = context.make_array(sig.args[8])(context, builder, args[8]).data
         addends = [
@@ -245,7 +195,9 @@ def add_to_rows(
         ]
 
         def body(k: Any, sums: Any) -> list[Any]:
-            target = row_at(k)
+            column = builder.zext(builder.load(builder.gep(places, [k])), tiles._INDEX)
+            column = builder.mul(column, ir.Constant(tiles._INDEX, LANES * width))
+            target = builder.gep(rows, [column])
             code = None
             if codes_ptr is not None:
                 code = builder.load(builder.gep(codes_ptr, [k]))
@@ -264,23 +216,3 @@ def add_to_rows(
         return context.get_dummy_value()
 
     return signature, generate
-
-
-def _row_places(
-    context: Any, builder: Any, sig: Any, args: Any, matrix: int, matrix_at: int, width: int
-) -> Callable[[Any], Any]:
-    """The address of a stored code's row, as a function of its number."""
-    columns = tiles._pointer(context, builder, sig, args, 0, 1)
-    rows = tiles._pointer(context, builder, sig, args, matrix, matrix_at)
-
-    def row_at(k: Any) -> Any:
-        column = builder.zext(builder.load(builder.gep(columns, [k])), tiles._INDEX)
-        return builder.gep(rows, [builder.mul(column, ir.Constant(tiles._INDEX, LANES * width))])
-
-    return row_at
-
-
-def _codes_pointer(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    if sig.args[3] is types.none:
-        return None
-    return tiles._pointer(context, builder, sig, args, 4, 5)

@@ -20,6 +20,7 @@ _BYTE, _HALF, _WORD, _INDEX = (ir.IntType(size) for size in (8, 16, 32, 64))
 _FLOAT = ir.FloatType()
 _FLOATS = ir.VectorType(_FLOAT, LANES)
 _WORDS = ir.VectorType(_WORD, LANES)
+_MASK = ir.VectorType(ir.IntType(1), LANES)
 _ZERO = ir.Constant(_INDEX, 0)
 
 
@@ -385,6 +386,29 @@ def _loop(
         result.add_incoming(end, last)
         results.append(result)
     return results
+
+
+def load_first(builder: Any, place: Any, count: Any) -> Any:
+    """Sixteen floats, of which ``count`` are there; the others are 0."""
+    kind = ir.FunctionType(_FLOATS, [place.type, _WORD, _MASK, _FLOATS])
+    name = "llvm.masked.load.v16f32.p0"
+    load = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    nothing = ir.Constant(_FLOATS, None)
+    return builder.call(load, [place, ir.Constant(_WORD, 4), _first(builder, count), nothing])
+
+
+def store_first(builder: Any, vector: Any, place: Any, count: Any) -> None:
+    """Stores the first ``count`` floats of sixteen."""
+    kind = ir.FunctionType(ir.VoidType(), [_FLOATS, place.type, _WORD, _MASK])
+    name = "llvm.masked.store.v16f32.p0"
+    store = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    builder.call(store, [vector, place, ir.Constant(_WORD, 4), _first(builder, count)])
+
+
+def _first(builder: Any, count: Any) -> Any:
+    indices = ir.VectorType(_INDEX, LANES)
+    lanes = ir.Constant(indices, list(range(LANES)))
+    return builder.icmp_signed("<", lanes, _broadcast(builder, count, indices))
 
 
 def _dot_of_fours(builder: Any) -> Callable[[Any, Any, Any], Any]:

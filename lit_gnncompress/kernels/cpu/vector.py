@@ -64,7 +64,8 @@ def add_row(
     """``sums + factor * codes``, codes of the row whose first byte is ``data[at]``.
 
     ``data`` is a flat array. Of the row ``columns`` are there: they matter to floats, packed rows
-    are filled up. Sums of 2 and 4 bits are shuffled, see :func:`store_row`.
+    are filled up. Sums of 2, 4 and 8 bits are in another order, each times a power of 2: see
+    :func:`_codes_in_place`, and :func:`store_row`, which undoes that.
     """
     result, width = sums, bits.literal_value
 
@@ -77,7 +78,7 @@ def add_row(
                 added = builder.fadd(total, factor)
                 values[i] = builder.select(_mask_of(builder, address, i), added, total)
         else:
-            codes = _shuffled_codes(builder, address, len(values), width, args[5])
+            codes, _ = _codes_in_place(builder, address, len(values), width, args[5])
             values = [
                 _multiply_add(builder, code, factor, total)
                 for code, total in zip(codes, values, strict=True)
@@ -135,8 +136,8 @@ def max_row(
 ) -> Any:
     """``max(largest, factors[first:] * (codes * scale + lo))``; NaN is the largest of all.
 
-    ``factors`` may be ``None``, 1 each. Every step is rounded as torch does, so that what is equal
-    to the maximum can be told afterwards.
+    ``factors`` may be ``None``, 1 each: the result is then as that of :func:`add_row`. Every step
+    is rounded as torch does, so that what is equal to the maximum can be told afterwards.
     """
     result, width = largest, bits.literal_value
     weighted = not isinstance(factors, types.NoneType)
@@ -147,11 +148,14 @@ def max_row(
             each = _address(context, builder, signature.args[3], args[3], args[4], _FLOAT)
         scale, lo = _broadcast(builder, args[5]), _broadcast(builder, args[6])
         values = cgutils.unpack_tuple(builder, args[0])
-        read = _codes if weighted else _shuffled_codes
-        rows = read(builder, address, len(values), width, args[8])
+        if weighted:
+            rows, powers = _codes(builder, address, len(values), width, args[8]), [0] * len(values)
+        else:
+            rows, powers = _codes_in_place(builder, address, len(values), width, args[8])
         for i, (row, before) in enumerate(zip(rows, values, strict=True)):
             if width != FLOAT:
-                row = builder.fadd(builder.fmul(row, scale), lo)
+                least = builder.fmul(lo, _power(powers[i])) if powers[i] else lo
+                row = builder.fadd(builder.fmul(row, scale), least)
             if weighted:
                 factor = builder.load(_at(builder, each, 4 * LANES * i, _FLOATS), align=4)
                 row = builder.fmul(row, factor)
@@ -195,16 +199,20 @@ def store_row(
 
 @_helper
 def prefetch(typingctx: Any, data: Any, at: Any, size: Any) -> Any:
-    """Asks for ``size`` bytes of a flat array, from byte ``at``, before they are read."""
+    """Asks for ``size`` bytes of a flat array, from byte ``at``, before they are read.
+
+    More than a line comes into the second cache: the first waits for few lines at a time.
+    """
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _address(context, builder, signature.args[0], args[0], args[1])
         places = [*range(0, size.literal_value, 64), size.literal_value - 1]
         if size.literal_value <= 16:  # packed rows that short do not straddle lines
             places = [0]
+        nearness = _I32(3 if size.literal_value <= 64 else 2)
         for place in places:
             line = builder.gep(address, [_I64(place)])
-            _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, _I32(0), _I32(3), _I32(1)])
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, _I32(0), nearness, _I32(1)])
         return context.get_dummy_value()
 
     return types.void(data, types.int64, size), build
@@ -298,53 +306,72 @@ def _group_codes(builder: Any, address: Any, group: int, bits: int) -> Any:
     return _as_floats(builder, builder.and_(words, _constant(unit, [2**bits - 1] * LANES)))
 
 
-def _shuffled_codes(builder: Any, address: Any, groups: int, bits: int, columns: Any) -> list[Any]:
-    """As :func:`_codes`, but cheaper for 2 and 4 bits, and in another order.
+def _codes_in_place(
+    builder: Any, address: Any, groups: int, bits: int, columns: Any
+) -> tuple[list[Any], list[int]]:
+    """As :func:`_codes`, but cheaper for 2, 4 and 8 bits; also which power of 2 each is times.
 
-    A lane gets a byte, with neighbouring codes in it, and one vector the first code of 16 bytes,
-    the next vector the second. :func:`_in_order` undoes that, once for many edges.
+    Of a block of groups every lane gets a word with neighbouring codes in it. One vector is the
+    first code of all words, the next vector the second. They are not shifted: as floats, codes
+    that lie higher are exact as well. :func:`_in_order` undoes both, once for many edges.
     """
-    together = _together(bits)
-    if together == 1:
-        return _codes(builder, address, groups, bits, columns)
-    vectors = []
-    for first in range(0, groups - together + 1, together):
-        kind = ir.VectorType(_I32, LANES)
-        loaded = _load(builder, address, 2 * bits * first, _I8, LANES)
-        several = builder.zext(loaded, kind)
-        for i in range(together):
-            code = builder.lshr(several, _constant(_I32, [bits * i] * LANES)) if i else several
-            if i < together - 1:
-                code = builder.and_(code, _constant(_I32, [2**bits - 1] * LANES))
-            vectors.append(builder.sitofp(code, _FLOATS))
-    for group in range(len(vectors), groups):
-        vectors.append(_group_codes(builder, address, group, bits))
-    return vectors
+    if bits == FLOAT:
+        return _floats(builder, address, groups, columns), [0] * groups
+    vectors: list[Any] = []
+    for first, size in _blocks(groups, bits):
+        if size == 1:
+            vectors.append(_group_codes(builder, address, first, bits))
+            continue
+        words = _load(builder, address, 2 * bits * first, ir.IntType(size * bits), LANES)
+        if size * bits < 32:
+            words = builder.zext(words, ir.VectorType(_I32, LANES))
+        for power in _powers(size, bits)[:-1]:
+            mask = _constant(_I32, [(2**bits - 1) << power] * LANES)
+            vectors.append(builder.sitofp(builder.and_(words, mask), _FLOATS))
+        last = builder.lshr(words, _constant(_I32, [(size - 1) * bits] * LANES))
+        vectors.append(builder.sitofp(last, _FLOATS))
+    return vectors, [p for _, size in _blocks(groups, bits) for p in _powers(size, bits)]
 
 
 def _in_order(builder: Any, vectors: list[Any], bits: int) -> list[Any]:
-    """Vectors of :func:`_shuffled_codes`, a group of columns each."""
-    together = _together(bits)
+    """Vectors of :func:`_codes_in_place`, a group of columns each, times 1."""
     ordered: list[Any] = []
-    for first in range(0, len(vectors) - together + 1, together):
-        block = vectors[first : first + together]
+    for first, size in _blocks(len(vectors), bits):
+        block = vectors[first : first + size]
+        for i, power in enumerate(_powers(size, bits)):
+            block[i] = builder.fmul(block[i], _power(-power)) if power else block[i]
         # Zipping one half with the other moves the highest bit of a place to the lowest: the bits
-        # that count vectors end below those that count bytes.
-        for _ in range(together.bit_length() - 1):
-            halves = zip(block[: together // 2], block[together // 2 :], strict=True)
+        # that count vectors end below those that count words.
+        for _ in range(size.bit_length() - 1):
+            halves = zip(block[: size // 2], block[size // 2 :], strict=True)
             block = [_zip(builder, *pair, begin) for pair in halves for begin in (0, LANES // 2)]
         ordered += block
-    return ordered + vectors[len(ordered) :]
+    return ordered
+
+
+def _blocks(groups: int, bits: int) -> list[tuple[int, int]]:
+    """First group and size of blocks whose codes fill 16 words of 32, 16 or 8 bits, or one each."""
+    sizes = [word // bits for word in (32, 16, 8) if word > bits] if bits in (2, 4, 8) else []
+    blocks, first = [], 0
+    while first < groups:
+        size = next((size for size in sizes if size <= groups - first), 1)
+        blocks.append((first, size))
+        first += size
+    return blocks
+
+
+def _powers(size: int, bits: int) -> list[int]:
+    """Where the codes of a word of a block begin; the last one is shifted to 0."""
+    return [*range(0, (size - 1) * bits, bits), 0]
+
+
+def _power(exponent: int) -> Any:
+    return _constant(_FLOAT, [2.0**exponent] * LANES)
 
 
 def _zip(builder: Any, a: Any, b: Any, begin: int) -> Any:
     """A lane of ``a``, then one of ``b``, from ``begin`` on."""
     return _shuffle(builder, a, b, [begin + i // 2 + i % 2 * LANES for i in range(LANES)])
-
-
-def _together(bits: int) -> int:
-    """Groups of which 16 bytes hold all codes, where that pays."""
-    return 8 // bits if bits in (2, 4) else 1
 
 
 def _load(builder: Any, address: Any, offset: int, unit: Any, count: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -58,11 +59,11 @@ class Codec(ABC):
             _check_range(key, ends, width if by_column else num_rows, by_column)
             if not thorough and ends.numel() > 1:
                 continue
-            _check_ends(key, ends)
             if ends.numel() == 0:  # of no rows
                 ends = ends.new_ones(1) if key == "scale" else ends.new_zeros(1)
-            parts[key] = ends[:1].clone() if bool((ends == ends[0]).all()) else ends
-            if key == "lo" and not bool(parts[key].any()):
+            least, most = _least_and_most(key, ends)
+            parts[key] = ends[:1].clone() if least == most else ends
+            if key == "lo" and least == most == 0:
                 del parts[key]
         self.by_column = by_column and any(parts[k].numel() > 1 for k in ranges if k in parts)
         self._parts = parts
@@ -289,12 +290,15 @@ def _check_range(name: str, ends: Tensor, size: int, by_column: bool) -> None:
         )
 
 
-def _check_ends(name: str, ends: Tensor) -> None:
+def _least_and_most(name: str, ends: Tensor) -> tuple[float, float]:
+    """The extremes of ranges, all of which must be finite, and scales not negative."""
+    least, most = (end.item() for end in ends.aminmax())  # NaN if any is
+    if math.isfinite(least) and math.isfinite(most) and (name != "scale" or least >= 0):
+        return least, most
     if name == "scale":
         check_scale(ends)
-    elif not bool(torch.isfinite(ends).all()):
-        place = int((~torch.isfinite(ends)).nonzero()[0, 0])
-        raise ValueError(f"lo[{place}]={float(ends[place])} must be finite.")
+    place = int((~torch.isfinite(ends)).nonzero()[0, 0])
+    raise ValueError(f"{name}[{place}]={float(ends[place])} must be finite.")
 
 
 def _bytes(tensors: dict[str, Tensor]) -> int:

@@ -305,7 +305,8 @@ def gaps_of(block: Entries) -> tuple[Tensor, Tensor]:
 
 def scale_of_counts(counts: Tensor, unit: int) -> Tensor:
     """The scale that rows have if their codes, all of them ``unit``, add up to one."""
-    return 1 / counts.float().clamp(min=1) / unit
+    scale = counts.float().clamp_(min=1).reciprocal_()
+    return scale if unit == 1 else scale.div_(unit)
 
 
 _SIZES = (torch.uint8, torch.int16, torch.int32, torch.int64)
