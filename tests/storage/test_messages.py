@@ -205,7 +205,9 @@ def test_a_sum_takes_operands_of_other_types(dtype):
 
 @pytest.mark.parametrize("stop", [1, 7, NODES])
 @pytest.mark.parametrize(
-    "activation", [torch.relu, torch.nn.ELU(0.5), torch.nn.LeakyReLU(0.3), torch.tanh], ids=str
+    "activation",
+    [torch.nn.ReLU(), torch.nn.ELU(0.5), torch.nn.LeakyReLU(0.3), torch.nn.Tanh()],
+    ids=str,
 )
 def test_rows_of_a_sum_one_block_at_a_time(activation, stop):
     conv = conv_of("gcn")
