@@ -161,11 +161,7 @@ def _plot_front(axes: Axes, result: SearchResult, random: SearchResult | None) -
         color=_FRONT, linewidth=1.2, drawstyle="steps-post", zorder=1, label="Pareto front",
     )  # fmt: skip
     bound = result.max_drop
-    axes.axhline(-bound, color=_BOUND, linestyle="--", linewidth=1)
-    axes.annotate(
-        f"max_drop {bound:g}", (1, -bound), xycoords=("axes fraction", "data"),
-        xytext=(0, -3), textcoords="offset points", ha="right", va="top", fontsize=8, color=_BOUND,
-    )  # fmt: skip
+    axes.axhline(-bound, color=_BOUND, linestyle="--", linewidth=1, label=f"max_drop {bound:g}")
     if result.best is not None:
         axes.scatter(
             [result.best.saving], [_shown_drop(result.best, result)],
@@ -178,7 +174,11 @@ def _plot_front(axes: Axes, result: SearchResult, random: SearchResult | None) -
         axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.margins(0.06)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
 def _scatter(
@@ -216,26 +216,23 @@ def _plot_progress(axes: Axes, result: SearchResult, random: SearchResult | None
     axes.step(places, savings, where="post", color=_COLORS["model"], linewidth=2, label="search")
     recipe = [trial for trial in result.trials if trial.origin == "recipe"]
     if recipe:
-        axes.axhline(recipe[0].saving, color=_COLORS["recipe"], linestyle=":", linewidth=1.2)
-        axes.annotate(
-            f"by hand, {recipe[0].saving:.1f}×", (0, recipe[0].saving),
-            xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
-            fontsize=8, color=_COLORS["recipe"],
+        axes.axhline(
+            recipe[0].saving, color=_COLORS["recipe"], linestyle=":", linewidth=1.2,
+            label=f"by hand, {recipe[0].saving:.1f}×",
         )  # fmt: skip
     first = next((t.number for t in result.trials if t.origin == "model"), None)
     if first is not None:
         axes.axvspan(0.5, first + 0.5, color="#f2f3f5", zorder=0)
         axes.annotate(
-            "start", (0.8, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8,
-            color=_BOUND,
+            "start", (0.8, 0.01), xycoords=("data", "axes fraction"), fontsize=8, color=_BOUND,
         )  # fmt: skip
     axes.set(xlabel="plans measured", ylabel="largest saving within max_drop", ylim=(0, None))
     axes.set_xlim(0.5, max(len(savings), 2))
     best = result.best
     axes.set_title("Best so far" + ("" if best is None else f": {best.saving:.1f}×"))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
-    if random is not None:
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    if axes.get_legend_handles_labels()[0][1:]:
+        _legend_below(axes)
 
 
 def _plot_bits(axes: Axes, result: SearchResult) -> None:
