@@ -18,7 +18,7 @@ class ProcessPeak:
         pid: Number of the process.
 
     Attributes:
-        bytes: Most of their memory that was seen, five times a second.
+        bytes: Most of their memory that was seen, five times a second and at the end.
     """
 
     def __init__(self, pid: int) -> None:
@@ -39,6 +39,7 @@ class ProcessPeak:
     ) -> None:
         self._stop.set()
         self._watch.join()
+        self.bytes = max(self.bytes, memory_of(self._pid))
 
     def _run(self) -> None:
         while not self._stop.is_set():
