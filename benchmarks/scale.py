@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def train_table(size: Size) -> Row:
         "fp32": (full, torch.optim.SparseAdam(full.parameters())),
         "ours": (ours, torch.optim.Adam(ours.parameters())),
     }
-    batches = iter(torch.randint(size.nodes, (64 * _ROUNDS, _BATCH)).repeat(64, 1))
+    batches = cycle(torch.randint(size.nodes, (8, _BATCH)))
 
     def step(table: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
