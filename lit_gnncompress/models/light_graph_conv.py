@@ -12,7 +12,6 @@ from torch_geometric.typing import Adj
 
 from lit_gnncompress.kept import kept
 from lit_gnncompress.kernels import Adjacency, aggregate
-from lit_gnncompress.storage.edges import edges_of_matrix
 
 
 class LightGraphConv(LGConv):
@@ -24,7 +23,12 @@ class LightGraphConv(LGConv):
         is_plain = type(x) in (Tensor, torch.nn.Parameter)  # packed features have their own ways
         if not (is_csr and is_plain and x.dtype == adj_t.dtype == torch.float32):
             return super().message_and_aggregate(adj_t, x)
-        return aggregate(x, *edges_of_matrix(adj_t))
+        adjacency = kept(adj_t, ("edges of a layer's matrix",), lambda: _edges(adj_t))
+        return aggregate(x, adjacency, adj_t.values())
+
+
+def _edges(matrix: Tensor) -> Adjacency:
+    return Adjacency.from_csr(matrix.crow_indices(), matrix.col_indices(), matrix.size(1))
 
 
 def symmetric_adjacency(edge_index: Tensor, num_nodes: int) -> Tensor:
