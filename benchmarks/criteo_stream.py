@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.progress import Progress
 
 from benchmarks.criteo_rows import write_criteo
 from benchmarks.output import Output, Row
-from benchmarks.process_peak import ProcessPeak
+from benchmarks.process_peak import ProcessPeak, own_process
 from lit_gnncompress.data.category_rows import CategoryRule
 from lit_gnncompress.data.criteo_files import NUM_CATEGORIES, CriteoFormat
 from lit_gnncompress.data.table_files import TableFiles
@@ -53,8 +50,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
                 write_criteo(path, num_rows)
                 write_criteo(warm_up, _WARM_UP)
                 progress.update(task, description=f"reading {num_rows:,} rows")
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                    pid = pool.submit(os.getpid).result()
+                with own_process() as (pool, pid):
                     pool.submit(read, warm_up).result()
                     with ProcessPeak(pid) as peak:
                         row = pool.submit(read, path).result()

@@ -7,9 +7,7 @@ import math
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from typing import Any, get_args
 
 import torch
@@ -17,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from benchmarks.output import Output, Row
-from benchmarks.process_peak import ProcessPeak
+from benchmarks.process_peak import ProcessPeak, own_process
 from lit_gnncompress.data import load_graph, load_interactions
 from lit_gnncompress.embedding import NodeOrder, graph_rows, hierarchical_order
 from lit_gnncompress.embedding.order_methods import Method
@@ -73,10 +71,8 @@ def run(args: argparse.Namespace, output: Output) -> None:
         for name, size, method in jobs:
             progress.update(task, description=f"{name}, {method}")
             work = partial(measure, name, size, method, args.workers, args.root)
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                pid = pool.submit(os.getpid).result()
-                with ProcessPeak(pid) as peak:
-                    row = pool.submit(work).result()
+            with own_process() as (pool, pid), ProcessPeak(pid) as peak:
+                row = pool.submit(work).result()
             output.add({**row, "peak_bytes": peak.bytes}, key=_KEY)
             progress.advance(task)
 

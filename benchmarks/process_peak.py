@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 
@@ -45,6 +50,13 @@ class ProcessPeak:
         while not self._stop.is_set():
             self.bytes = max(self.bytes, memory_of(self._pid))
             self._stop.wait(_EVERY_SECONDS)
+
+
+@contextmanager
+def own_process() -> Iterator[tuple[ProcessPoolExecutor, int]]:
+    """A fresh process that work can be submitted to, and its number."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool, pool.submit(os.getpid).result()
 
 
 def memory_of(pid: int) -> int:

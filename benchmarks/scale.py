@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ from benchmarks import deployed
 from benchmarks.ordering import communities
 from benchmarks.output import Output, Row
 from benchmarks.peak import tensor_peak
-from benchmarks.process_peak import ProcessPeak
+from benchmarks.process_peak import ProcessPeak, own_process
 from benchmarks.timing import median_seconds
 from lit_gnncompress import BitPlan, TTEmbedding, pack_file, quantize_
 from lit_gnncompress.embedding import graph_rows
@@ -79,16 +76,13 @@ def run(args: argparse.Namespace, output: Output) -> None:
         for graph, what in jobs:
             progress.update(task, description=f"{graph}, {what}")
             full = GRAPHS[graph]
-            size = Size(
-                round(args.fraction * full.nodes),
-                round(args.fraction * full.edges),
-                full.width,
-                full.classes,
+            size = replace(
+                full,
+                nodes=round(args.fraction * full.nodes),
+                edges=round(args.fraction * full.edges),
             )
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                pid = pool.submit(os.getpid).result()
-                with ProcessPeak(pid) as peak:
-                    measured = pool.submit(WORK[what], size).result()
+            with own_process() as (pool, pid), ProcessPeak(pid) as peak:
+                measured = pool.submit(WORK[what], size).result()
             row = {
                 "graph": graph,
                 "fraction": args.fraction,

@@ -14,6 +14,7 @@ from lit_gnncompress.quantization.quantize import quantization_of, quantize_
 from lit_gnncompress.storage import PackedTensor
 from lit_gnncompress.storage.node_rows import NodeRows
 from lit_gnncompress.storage.packed_sites import packed_input
+from tests.callbacks.tiny import make_trainer
 
 PLANS = {
     "gcn": BitPlan({"convs.0": 4, "convs.1": 8}),
@@ -28,18 +29,6 @@ def _no_unpacking():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*has no packed form.*")
         yield
-
-
-def trainer(epochs, *callbacks):
-    return L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
 
 
 def module_for(data, model):
@@ -59,7 +48,7 @@ def test_training_sees_the_same_as_without(model):
         data = digits()
         module = module_for(data, model)
         quantize = Quantize(PLANS[model], packed=packed, verbose=False)
-        trainer(4, quantize).fit(module, datamodule=data)
+        make_trainer(quantize, max_epochs=4).fit(module, datamodule=data)
         assert isinstance(data.data.x, PackedTensor) == packed
         weights.append(copy.deepcopy(module.state_dict()))
     for name, expected in weights[0].items():
@@ -72,13 +61,13 @@ def test_test_gives_what_fake_quantization_gives(model):
     data = digits()
     module = module_for(data, model)
     quantize = Quantize(PLANS[model], packed=True, verbose=False)
-    fit = trainer(3, quantize)
+    fit = make_trainer(quantize, max_epochs=3)
     fit.fit(module, datamodule=data)
     [result] = fit.test(module, datamodule=data, verbose=False)
     [predicted] = fit.predict(module, datamodule=data)
     quantize.remove()
     plain = digits()
-    fake = trainer(1, Quantize(PLANS[model], verbose=False))
+    fake = make_trainer(Quantize(PLANS[model], verbose=False), max_epochs=1)
     [expected] = fake.test(module, datamodule=plain, verbose=False)
     assert result["test_acc"] == pytest.approx(expected["test_acc"], abs=0.002)
     same = predicted == fake.predict(module, datamodule=plain)[0]
@@ -99,7 +88,7 @@ def test_hidden_features_are_packed_in_test_alone():
 
     data = digits()
     module = module_for(data, "gcn")
-    run = trainer(2, Quantize(PLANS["gcn"], packed=True, verbose=False), Look())
+    run = make_trainer(Quantize(PLANS["gcn"], packed=True, verbose=False), Look(), max_epochs=2)
     run.fit(module, datamodule=data)
     assert seen == {True: NodeRows, False: PackedTensor}
 
@@ -109,7 +98,7 @@ def test_the_ledger_is_the_same():
     for packed in (False, True):
         data = digits()
         quantize = Quantize(PLANS["sage"], packed=packed, verbose=False)
-        run = trainer(2, quantize)
+        run = make_trainer(quantize, max_epochs=2)
         run.fit(module_for(data, "sage"), datamodule=data)
         run.test(run.lightning_module, datamodule=data, verbose=False)
         books.append(quantize.ledger.to_dict())
@@ -121,7 +110,7 @@ def test_ranges_of_the_best_weights_are_kept_and_travel_in_checkpoints(tmp_path)
     module = module_for(data, "gcn")
     quantize = Quantize(PLANS["gcn"], packed=True, verbose=False)
     finetuning = QuantizationFinetuning(start_epoch=2, monitor="val_acc", mode="max")
-    run = trainer(5, quantize, finetuning)
+    run = make_trainer(quantize, finetuning, max_epochs=5)
     run.fit(module, datamodule=data)
     assert quantize.calibration == finetuning._best_ranges
     assert "model.convs.1" in quantize.calibration
@@ -129,7 +118,9 @@ def test_ranges_of_the_best_weights_are_kept_and_travel_in_checkpoints(tmp_path)
     run.save_checkpoint(path)
     again = Quantize(PLANS["gcn"], packed=True, verbose=False)
     other = module_for(data, "gcn")
-    trainer(1, again).test(other, datamodule=digits(), ckpt_path=path, verbose=False)
+    make_trainer(again, max_epochs=1).test(
+        other, datamodule=digits(), ckpt_path=path, verbose=False
+    )
     assert again.calibration["model.convs.1"] == quantize.calibration["model.convs.1"]
 
 
@@ -145,7 +136,7 @@ def test_batches_are_packed_when_they_come_again(fresh, monkeypatch):
     data = digits()
     module, graph = module_for(data, "gcn"), data.data
     loader = DataLoader([graph], collate_fn=lambda g: copy.copy(g[0]) if fresh else g[0])
-    run = trainer(4, Quantize(PLANS["gcn"], packed=True, verbose=False))
+    run = make_trainer(Quantize(PLANS["gcn"], packed=True, verbose=False), max_epochs=4)
     run.fit(module, train_dataloaders=loader)
     assert len(packs) == (0 if fresh else 1)
     assert isinstance(graph.x, PackedTensor) != fresh
@@ -164,7 +155,9 @@ def test_inputs_that_two_plans_read_stay():
 
     module = TwoReaders(in_channels=data.num_features, num_classes=data.num_classes)
     plan = BitPlan({"convs.*": 4, "skip": 2})
-    trainer(2, Quantize(plan, packed=True, verbose=False)).fit(module, datamodule=data)
+    make_trainer(Quantize(plan, packed=True, verbose=False), max_epochs=2).fit(
+        module, datamodule=data
+    )
     assert not isinstance(data.data.x, PackedTensor)
 
 
@@ -173,7 +166,7 @@ def test_remove_gives_the_module_back():
     module = module_for(data, "gat")
     classes = {name: type(m) for name, m in module.named_modules()}
     quantize = Quantize(PLANS["gat"], packed=True, verbose=False)
-    trainer(1, quantize).fit(module, datamodule=data)
+    make_trainer(quantize, max_epochs=1).fit(module, datamodule=data)
     quantize.remove()
     assert {name: type(m) for name, m in module.named_modules()} == classes
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
@@ -187,7 +180,7 @@ def test_features_packed_by_hand_are_left_as_they_are():
     data.data.x = packed = pack(data.data.x, 3)
     module = module_for(data, "gcn")
     quantize = Quantize(BitPlan(8), verbose=False)
-    trainer(2, quantize).fit(module, datamodule=data)
+    make_trainer(quantize, max_epochs=2).fit(module, datamodule=data)
     assert data.data.x is packed
     assert quantize.ledger.rows[0].bits == 3
 

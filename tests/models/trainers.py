@@ -1,15 +1,8 @@
-"""Trainers of the tests of models."""
+"""Trainers of the tests of models, which keep checkpoints."""
 
-import lightning as L
+from tests.callbacks import tiny
 
 
-def make_trainer(folder, epochs=1, **arguments):
-    return L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **arguments,
-    )
+def make_trainer(folder, epochs=1, callbacks=(), **arguments):
+    kept = {"default_root_dir": folder, "enable_checkpointing": True}
+    return tiny.make_trainer(*callbacks, max_epochs=epochs, **kept | arguments)

@@ -340,12 +340,8 @@ def _in_order(builder: Any, vectors: list[Any], bits: int) -> list[Any]:
         block = vectors[first : first + size]
         for i, power in enumerate(_powers(size, bits)):
             block[i] = builder.fmul(block[i], _power(-power)) if power else block[i]
-        # Zipping one half with the other moves the highest bit of a place to the lowest: the bits
-        # that count vectors end below those that count words.
-        for _ in range(size.bit_length() - 1):
-            halves = zip(block[: size // 2], block[size // 2 :], strict=True)
-            block = [_zip(builder, *pair, begin) for pair in halves for begin in (0, LANES // 2)]
-        ordered += block
+        # The bits that count vectors end below those that count words.
+        ordered += zipped(builder, block, size.bit_length() - 1)
     return ordered
 
 
@@ -367,6 +363,18 @@ def _powers(size: int, bits: int) -> list[int]:
 
 def _power(exponent: int) -> Any:
     return _constant(_FLOAT, [2.0**exponent] * LANES)
+
+
+def zipped(builder: Any, block: list[Any], times: int) -> list[Any]:
+    """One half of 16-lane vectors zipped with the other, ``times`` times.
+
+    Each time the highest bit of a number's place becomes the lowest.
+    """
+    half = len(block) // 2
+    for _ in range(times):
+        halves = zip(block[:half], block[half:], strict=True)
+        block = [_zip(builder, *pair, begin) for pair in halves for begin in (0, LANES // 2)]
+    return block
 
 
 def _zip(builder: Any, a: Any, b: Any, begin: int) -> Any:

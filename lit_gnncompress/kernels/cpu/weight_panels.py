@@ -10,6 +10,7 @@ from numba import njit, types
 
 from lit_gnncompress.kernels.cpu import tiles
 from lit_gnncompress.kernels.cpu.tiles import LANES
+from lit_gnncompress.kernels.cpu.vector import zipped
 
 
 @njit(cache=True, nogil=True)
@@ -60,10 +61,7 @@ def _turn_16(
             count = builder.select(there, args[4], tiles._ZERO)
             place = at(source, row, args[2])
             block.append(tiles.load_first(builder, place, count))
-        # Zipping one half with the other four times swaps the bits of rows and of columns.
-        for _ in range(4):
-            halves = zip(block[:8], block[8:], strict=True)
-            block = [_zip(builder, *pair, begin) for pair in halves for begin in (0, LANES // 2)]
+        block = zipped(builder, block, 4)  # swaps the bits of rows and of columns
         out = tiles._pointer(context, builder, sig, args, 5, 6)
         for row, vector in enumerate(block):
             builder.store(vector, at(out, row, args[7]), align=4)
@@ -74,9 +72,3 @@ def _turn_16(
         return context.get_dummy_value()
 
     return signature, generate
-
-
-def _zip(builder: Any, a: Any, b: Any, begin: int) -> Any:
-    """A lane of ``a``, then one of ``b``, from ``begin`` on."""
-    lanes = [begin + i // 2 + i % 2 * LANES for i in range(LANES)]
-    return builder.shuffle_vector(a, b, ir.Constant(tiles._WORDS, lanes))
