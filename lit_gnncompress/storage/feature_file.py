@@ -61,7 +61,8 @@ def open_features(path: PathLike, verify: bool = False) -> MappedFeatures:
         path: A file of :func:`save_features` or ``pack_file``. It must not be changed while
             it is open; to replace it by another one is safe.
         verify: Whether to read it through once and compare it with its checksums. Header and size
-            always are.
+            always are. Damage that is not looked for may give wrong features, or a
+            ``ContainerError`` when rows are used.
 
     Raises:
         FileNotFoundError: No such file.
@@ -91,6 +92,15 @@ class MappedFeatures(PackedTensor):
         self = cast(MappedFeatures, PackedTensor.__new__(cls, parts.blocks, parts.bucket))
         self.path, self._digest = container.path.absolute(), container.digest
         return self
+
+    def _rows_of(self, b: int) -> Tensor:
+        rows, expected = super()._rows_of(b), self.blocks[b].num_rows
+        if len(rows) != expected:  # not known when the file was opened, as that read no rows
+            raise ContainerError(
+                f"{self.path} is damaged: it has {expected:,} rows of bucket {b}, but says so of "
+                f"{len(rows):,} rows. Copy it anew or write it again."
+            )
+        return rows
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _reopen, (str(self.path), self._digest)

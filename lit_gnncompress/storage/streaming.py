@@ -88,6 +88,7 @@ def pack_file(
 
     Raises:
         FileExistsError: A target that is there already.
+        OSError: A source that cannot be read, a target that cannot be written, or a full disk.
         TypeError: A source that holds no floats.
         ValueError: Bits outside 1 to 8, an unknown choice, a source that is cut off or no matrix,
             or features that are not finite, with row and column.

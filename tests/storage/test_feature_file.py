@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from lit_gnncompress.kernels import pack_bits
@@ -100,6 +101,25 @@ def test_a_damaged_file(tmp_path):
     with pytest.raises(ContainerError, match="damaged"):
         open_features(path, verify=True)
     open_features(path)
+
+
+@pytest.mark.parametrize("use", ["gather", "linear", "take"])
+def test_damaged_buckets_are_noticed_where_rows_are_used(use, tmp_path):
+    path = tmp_path / "x"
+    degrees = torch.arange(100)
+    x = pack(torch.randn(100, 10), (8, 4), degrees=degrees, degree_splits=[50])
+    save_features(path, x)
+    data, bucket = path.read_bytes(), x.bucket.numpy().tobytes()
+    at = data.index(bucket)
+    path.write_bytes(data[:at] + bytes([1 - bucket[0]]) + data[at + 1 :])
+    found = open_features(path)
+    use = {
+        "gather": lambda: found[torch.tensor([3])].dequantize(),
+        "linear": lambda: F.linear(found, torch.ones(2, 10)),
+        "take": lambda: found.take(torch.tensor([3])),
+    }[use]
+    with pytest.raises(ContainerError, match=r"x is damaged: it has 50 rows of bucket 0.* of 49"):
+        use()
 
 
 @pytest.mark.parametrize("codec", ["sparse binary", "sparse values"])
