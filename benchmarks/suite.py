@@ -35,6 +35,7 @@ class Job:
         name: Of the benchmark.
         small: Arguments with which all jobs take less than two hours on two cores.
         full: Arguments of the published tables.
+        more: Arguments of further calls at full size, whose rows join those of the first.
         times: Whether it measures time, and must be alone.
         picture: Whether it draws one.
         on_gpu: Whether it measures a GPU, with ``--device cuda``.
@@ -43,6 +44,7 @@ class Job:
     name: str
     small: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
+    more: tuple[tuple[str, ...], ...] = ()
     times: bool = False
     picture: bool = False
     on_gpu: bool = False
@@ -67,8 +69,15 @@ JOBS = (
         ),
         times=True,
     ),
-    Job("table3", small=("--seeds", "2")),
-    Job("search", small=("--seeds", "3", "--checkpoints", "3", "--tested", "5"), picture=True),
+    Job("table3", small=("--seeds", "2"), more=(("--plan", "searched"),)),
+    Job(
+        "search",
+        small=("--seeds", "3", "--checkpoints", "3", "--tested", "5"),
+        full=("--dataset", "CiteSeer", "--model", "gat"),
+        # The last draws the picture that stays.
+        more=(("--dataset", "PubMed", "--model", "agnn"), ("--dataset", "Cora", "--model", "gcn")),
+        picture=True,
+    ),
     Job(
         "granularity", small=("--model", "gcn", "--bounds", "0", "0.005", "0.02"), picture=True
     ),
@@ -110,18 +119,19 @@ class Suite:
         self._size, self._device, self._results = size, device, results
         self._unfinished = work / size  # rows of another size would stay beside these
         self._list = work / "finished.json"
-        self._finished: dict[str, list[str]] = {}
+        self._finished: dict[str, list[list[str]]] = {}
         if self._list.exists():
             self._finished = json.loads(self._list.read_text(encoding="utf-8"))
 
-    def arguments(self, job: Job) -> list[str]:
-        """What the job is called with, but for files."""
+    def calls(self, job: Job) -> list[list[str]]:
+        """What the job is called with, but for files, one call after another."""
+        calls = [job.small] if self._size == "small" else [job.full, *job.more]
         device = ["--device", self._device] if job.on_gpu else []
-        return [*(job.small if self._size == "small" else job.full), *device]
+        return [[*arguments, *device] for arguments in calls]
 
     def remaining(self, jobs: Sequence[Job]) -> list[Job]:
         """Jobs that are not done at this size."""
-        return [job for job in jobs if self._finished.get(self._stem(job)) != self.arguments(job)]
+        return [job for job in jobs if self._finished.get(self._stem(job)) != self.calls(job)]
 
     def forget(self, jobs: Sequence[Job]) -> None:
         """Makes jobs begin anew; what they have measured stays in the results until then."""
@@ -144,20 +154,22 @@ class Suite:
         if job.picture:
             options += ["--picture", str(files["png"])]
         environment = dict(os.environ) if job.times else os.environ | {"OMP_NUM_THREADS": "1"}
-        with files["log"].open("a", encoding="utf-8") as log:
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks", job.name, *self.arguments(job), *options],
-                cwd=pages.ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False,
-            )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(
-                f"{job.name} failed with exit code {done.returncode}: see {files['log']}. What the "
-                f"others measured is kept; the same command goes on."
-            )
+        for arguments in self.calls(job):
+            with files["log"].open("a", encoding="utf-8") as log:
+                done = subprocess.run(
+                    [sys.executable, "-m", "benchmarks", job.name, *arguments, *options],
+                    cwd=pages.ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                    check=False,
+                )  # fmt: skip
+            if done.returncode:
+                raise RuntimeError(
+                    f"{job.name} failed with exit code {done.returncode}: see {files['log']}. What "
+                    f"the others measured is kept; the same command goes on."
+                )
         self._results.mkdir(parents=True, exist_ok=True)
         for kind in ("json", "md", *(["png"] if job.picture else [])):
             shutil.move(files[kind], self._results / files[kind].name)
-        self._finished[self._stem(job)] = self.arguments(job)
+        self._finished[self._stem(job)] = self.calls(job)
         self._remember()
 
     def _stem(self, job: Job) -> str:

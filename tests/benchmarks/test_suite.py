@@ -26,10 +26,11 @@ def suite(tmp_path):
 @pytest.mark.parametrize("size", ["small", "full"])
 def test_every_job_is_a_benchmark_with_its_arguments(suite, job, size):
     picture = ["--picture", "p.png"] if job.picture else []
-    args = make_parser().parse_args([job.name, *suite(size).arguments(job), *picture])
-    assert args.name == job.name
-    assert hasattr(args, "picture") == job.picture
-    assert hasattr(args, "device") == job.on_gpu
+    for arguments in suite(size).calls(job):
+        args = make_parser().parse_args([job.name, *arguments, *picture])
+        assert args.name == job.name
+        assert hasattr(args, "picture") == job.picture
+        assert hasattr(args, "device") == job.on_gpu
 
 
 def test_every_benchmark_is_in_the_suite():
@@ -77,12 +78,22 @@ def test_sizes_and_devices_share_no_files(tmp_path, monkeypatch):
     assert (results / "tt_lookup_cuda.json").read_text() == "--device cuda"
 
 
+def test_rows_of_all_calls_are_kept(suite, tmp_path):
+    wide = ("--nodes", "500", "--rows", "64", "--width", "16", "--bits", "4", "--threads", "1")
+    job = replace(TINY, full=TINY.small, more=(wide,))
+    suite("full").run(job)
+    rows = json.loads((tmp_path / "results" / "gather.json").read_text())["rows"]
+    assert {row["width"] for row in rows} == {8, 16}
+    assert suite("full").remaining([job]) == []
+    assert suite("full").remaining([replace(job, more=())]) == [replace(job, more=())]
+
+
 def test_what_is_forgotten_begins_anew_and_nothing_else(suite, tmp_path):
     other = replace(TINY, name="linear")
     (tmp_path / "work" / "small").mkdir(parents=True)
     for job in (TINY, other):
         (tmp_path / "work" / "small" / f"{job.name}.json").write_text("rows")
-    finished = {job.name: suite().arguments(job) for job in (TINY, other)}
+    finished = {job.name: suite().calls(job) for job in (TINY, other)}
     (tmp_path / "work" / "finished.json").write_text(json.dumps(finished))
     suite().forget([TINY])
     assert suite().remaining([TINY, other]) == [TINY]
