@@ -17,6 +17,9 @@ import yaml
 FULL_PRECISION = 32
 """Bits of a site that the plan leaves untouched."""
 
+MAX_BUCKETS = 256
+"""Degree buckets of a plan at most: the bucket of a row is kept in a byte."""
+
 T = TypeVar("T")
 Component = Literal["features", "attention"]
 COMPONENTS: tuple[Component, ...] = ("features", "attention")
@@ -76,7 +79,7 @@ class BitPlan:
     degree_quantiles: Sequence[float] = field(default=())
 
     def __post_init__(self) -> None:
-        _freeze(self, "degree_splits", _checked_splits(self.degree_splits))
+        _freeze(self, "degree_splits", checked_splits(self.degree_splits))
         _freeze(self, "degree_quantiles", _checked_quantiles(self.degree_quantiles))
         if self.degree_splits and self.degree_quantiles:
             raise ValueError(
@@ -92,10 +95,10 @@ class BitPlan:
                 if not isinstance(key, str) or not key:
                     raise TypeError(f"{component}: keys are module names or globs, got {key!r}.")
             return _FrozenBits(
-                {k: _checked_bits(f"{component}[{k!r}]", v, self.num_buckets)
+                {k: checked_bits(f"{component}[{k!r}]", v, self.num_buckets)
                  for k, v in spec.items()}
             )  # fmt: skip
-        return _checked_bits(component, spec, self.num_buckets)
+        return checked_bits(component, spec, self.num_buckets)
 
     @property
     def num_buckets(self) -> int:
@@ -252,7 +255,13 @@ def _thaw(bits: Any) -> Any:
     return list(bits) if isinstance(bits, tuple) else bits
 
 
-def _checked_bits(where: str, bits: Any, num_buckets: int) -> int | tuple[int, ...]:
+def checked_bits(where: str, bits: Any, num_buckets: int) -> int | tuple[int, ...]:
+    """Bits of all degree buckets or of each, or an error that names ``where``.
+
+    Raises:
+        ValueError: Bits outside 1–8 and 32, or a list that is not one for each bucket.
+        TypeError: Bits that are not integers.
+    """
     if isinstance(bits, (list, tuple)):
         if len(bits) != num_buckets:
             raise ValueError(
@@ -283,10 +292,21 @@ def _checked_bit(where: str, bits: Any) -> int:
 def _checked_list(where: str, values: Any) -> list:
     if not isinstance(values, Iterable) or isinstance(values, str):
         raise TypeError(f"{where}={values!r} must be a list of ascending numbers.")
-    return list(values)
+    values = list(values)
+    if len(values) >= MAX_BUCKETS:
+        raise ValueError(
+            f"{where} separates {len(values) + 1} degree buckets: {MAX_BUCKETS} are the most."
+        )
+    return values
 
 
-def _checked_splits(splits: Any) -> tuple[int, ...]:
+def checked_splits(splits: Any) -> tuple[int, ...]:
+    """Degrees between buckets.
+
+    Raises:
+        ValueError: Degrees below 1, that do not ascend, or too many of them.
+        TypeError: What is no list.
+    """
     splits = _checked_list("degree_splits", splits)
     for split in splits:
         if isinstance(split, bool) or not hasattr(split, "__index__") or split < 1:

@@ -35,15 +35,21 @@ class BatchDegrees:
     def publish(self, context: GraphContext, batch: Any) -> None:
         """Tells ``context`` about the graph in ``batch``, if it has one.
 
+        Of several graphs it tells the numbers of nodes alone: their layers count degrees for
+        themselves, as nothing says which graph they are called with.
+
         Raises:
             ValueError: A graph without nodes.
         """
-        graph = next(graphs_in(batch), None)
-        if graph is None:
+        graphs = list(graphs_in(batch))
+        counts = [_nodes(graph) for graph in graphs]
+        if not graphs or None in counts:
             context.clear()
-        elif not graph.num_nodes:
+        elif not all(counts):
             raise ValueError("The batch's graph has no nodes: drop empty graphs from the data.")
-        elif isinstance(graph, HeteroData):
+        elif len(graphs) > 1:
+            context.publish({f"{i}": count for i, count in enumerate(counts) if count})
+        elif isinstance(graph := graphs[0], HeteroData):
             nodes = {node_type: graph[node_type].num_nodes for node_type in graph.node_types}
             context.publish(nodes, self._by_type(graph) if context.by_degree else None)
         else:
@@ -98,6 +104,13 @@ class BatchDegrees:
                 stacklevel=2,
             )
             self._warned = True
+
+
+def _nodes(graph: Data | HeteroData) -> int | None:
+    """Number of nodes; ``None`` for a graph that does not say, as one of pairs of graphs."""
+    if isinstance(graph, Data) and not graph.node_stores[0].can_infer_num_nodes:
+        return None
+    return graph.num_nodes
 
 
 def graphs_in(batch: Any) -> Iterator[Data | HeteroData]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_gnncompress.plan import FULL_PRECISION
+from lit_gnncompress.plan import FULL_PRECISION, checked_bits, checked_splits
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.finite import check_finite
-from lit_gnncompress.quantization.quantizer import Quantizer, check_spent
+from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import Granularity, Range, RangeMethod, step
 from lit_gnncompress.storage.codecs import Codec, FloatCodec, encode
 from lit_gnncompress.storage.packed_tensor import PackedTensor
@@ -44,26 +44,28 @@ def pack(
         A tensor that stands where ``x`` stood; ``dequantize()`` gives what its codes stand for.
 
     Raises:
-        TypeError: Features that are no floating-point matrix.
-        ValueError: Bits outside 1 to 8 and 32, features that are not finite, or buckets that
-            ``degrees`` and ``degree_splits`` do not fit.
+        TypeError: Features that are no dense floating-point matrix, or bits that are no integers.
+        ValueError: Bits outside 1 to 8 and 32, features that are not finite or span more than
+            float32 holds, or buckets that ``degrees`` and ``degree_splits`` do not fit.
 
     Example:
         >>> x = pack(torch.rand(1000, 64), bits=4)
         >>> x.shape, x.packed_bytes < 1000 * 64
         (torch.Size([1000, 64]), True)
     """
-    if not x.is_floating_point() or x.dim() != 2:
-        raise TypeError(
-            f"x is {x.dtype} of shape {tuple(x.shape)}: give floating-point features (N, F)."
-        )
-    by_bucket = tuple(bits) if isinstance(bits, Sequence) else (bits,)
-    check_spent(by_bucket)
-    buckets = _buckets(x, by_bucket, degrees, degree_splits)
+    _check_features(x)
+    splits = checked_splits(degree_splits)
+    spent = checked_bits("bits", bits, len(splits) + 1)
+    by_bucket = (spent,) if isinstance(spent, int) else spent
+    buckets = _buckets(x, by_bucket, degrees, splits)
     check_finite(x, "packed")
     quantizer = Quantizer(range, granularity, "nearest", percentile)
     per_bucket = by_bucket if len(by_bucket) > 1 else by_bucket[0]
     found = quantizer.find_range(x, per_bucket, buckets) if x.numel() else None
+    if found is not None and not torch.isfinite(found.hi.float() - found.lo.float()).all():
+        raise ValueError(
+            f"x spans more than float32 can hold, up to {float(x.abs().max()):.3g}: scale it."
+        )
     return pack_with_range(x, by_bucket, buckets, found)
 
 
@@ -78,6 +80,19 @@ def pack_with_range(
         rows = (buckets.index == bucket).nonzero().squeeze(1)
         blocks.append(_block(x[rows], own_bits, range, rows, bucket))
     return PackedTensor(blocks, buckets.index.to(torch.uint8))
+
+
+def _check_features(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}: give a tensor, as by torch.from_numpy.")
+    if isinstance(x, PackedTensor):
+        raise TypeError(f"x is packed already, in {x.bits} bits: give the features as they were.")
+    if x.layout != torch.strided:
+        raise TypeError(f"x is {x.layout}: give x.to_dense(); zeros take no space once packed.")
+    if not x.is_floating_point() or x.dim() != 2:
+        raise TypeError(
+            f"x is {x.dtype} of shape {tuple(x.shape)}: give floating-point features (N, F)."
+        )
 
 
 def _block(x: Tensor, bits: int, range: Range | None, rows: Tensor | None, bucket: int) -> Codec:
@@ -104,10 +119,9 @@ def _buckets(
 ) -> DegreeBuckets | None:
     if len(bits) == 1:
         return None
-    if degrees is None or len(splits) != len(bits) - 1:
+    if degrees is None:
         raise ValueError(
-            f"bits={list(bits)} are for {len(bits)} degree buckets: give degrees (one for each "
-            f"row) and {len(bits) - 1} degree_splits, got {list(splits)}."
+            f"bits={list(bits)} are for {len(bits)} degree buckets: give degrees, one for each row."
         )
     if degrees.shape != x.shape[:1]:
         raise ValueError(f"degrees has shape {tuple(degrees.shape)}, but x has {len(x)} rows.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,18 +61,23 @@ def _index_select(x: Any, dim: int, index: Tensor, *, out: Tensor | None = None)
 
 @handles(PackedTensor, Tensor.__getitem__)
 def _getitem(x: Any, key: Any) -> Any:
-    if isinstance(key, tuple) and len(key) == 1:
+    if isinstance(key, tuple):  # x[rows] and x[rows, :] keep whole rows
+        if not 1 <= len(key) <= 2 or (len(key) == 2 and not _is_all(key[1])):
+            return NotImplemented
         key = key[0]
+    if isinstance(key, bool) or (isinstance(key, Tensor) and key.dim() == 0):
+        return NotImplemented if _is_bool(key) else _row(x, int(key))
+    if isinstance(key, (int, np.integer)):
+        return _row(x, int(key))
     if isinstance(key, (slice, range)):
         places = range(x.size(0))[key] if isinstance(key, slice) else key
-        key = torch.arange(places.start, places.stop, places.step, device=x.device)
-    elif isinstance(key, Sequence):
-        key = torch.as_tensor(key, device=x.device)
-    if isinstance(key, int):
-        return x.gather_rows(torch.tensor([_row(x, key)], device=x.device))[0]
+        end = places.start + len(places) * places.step
+        key = torch.arange(places.start, end, places.step, device=x.device)
+    elif isinstance(key, (list, np.ndarray)):
+        key = torch.as_tensor(key, device=x.device) if len(key) else torch.empty(0).long()
     if not isinstance(key, Tensor) or key.dim() != 1:
         return NotImplemented
-    if key.dtype == torch.bool:
+    if key.dtype in (torch.bool, torch.uint8):
         if key.size(0) != x.size(0):
             raise IndexError(f"a mask of {key.size(0)} entries cannot choose of {x.size(0)} rows.")
         key = key.nonzero().squeeze(1)
@@ -80,10 +86,19 @@ def _getitem(x: Any, key: Any) -> Any:
     return x.take(key)
 
 
-def _row(x: Tensor, row: int) -> int:
+def _is_all(key: Any) -> bool:
+    return isinstance(key, slice) and key == slice(None)
+
+
+def _is_bool(key: Any) -> bool:
+    return isinstance(key, bool) or key.dtype == torch.bool
+
+
+def _row(x: Any, row: int) -> Tensor:
     if not -x.size(0) <= row < x.size(0):
         raise IndexError(f"row {row} is out of range for {x.size(0)} rows.")
-    return row % x.size(0)
+    found: Tensor = x.gather_rows(torch.tensor([row % x.size(0)], device=x.device))[0]
+    return found
 
 
 @handles(PackedTensor, Tensor.to)

@@ -169,11 +169,12 @@ class PackedTensor(VirtualTensor):
         """Place of each row in its block, int64 of shape ``(N,)``."""
         if self._place is None:
             assert self.bucket is not None
-            self._place = torch.empty(self.size(0), dtype=torch.int32, device=self.device)
+            place = torch.empty(self.size(0), dtype=torch.int32, device=self.device)
             for b, block in enumerate(self.blocks):
-                self._place[self._rows_of(b)] = torch.arange(
+                place[self._rows_of(b)] = torch.arange(
                     block.num_rows, dtype=torch.int32, device=self.device
                 )
+            self._place = place
         return self._place
 
     def _split(self, adjacency: Adjacency) -> list[tuple[Adjacency, Tensor]]:

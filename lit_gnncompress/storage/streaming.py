@@ -16,6 +16,7 @@ from torch import Tensor
 from lit_gnncompress.byte_progress import byte_progress
 from lit_gnncompress.kernels import quantize_pack
 from lit_gnncompress.kernels.layout import check_bits, row_bytes
+from lit_gnncompress.plan import checked_bits
 from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import step, wide
@@ -89,13 +90,14 @@ def pack_file(
     Raises:
         FileExistsError: A target that is there already.
         OSError: A source that cannot be read, a target that cannot be written, or a full disk.
-        TypeError: A source that holds no floats.
+        TypeError: A source that holds no floats, or bits that are no integer.
         ValueError: Bits outside 1 to 8, an unknown choice, a source that is cut off or no matrix,
             or features that are not finite, with row and column.
 
     Example:
         >>> pack_file("features.npy", "features.safetensors", bits=4)
     """
+    checked_bits("bits", bits, 1)
     check_bits(bits)
     if granularity not in ("row", "tensor", "column") or range not in ("minmax", "mse"):
         raise ValueError(
@@ -137,7 +139,7 @@ def _pack_rows(
         for first, x in features.blocks():
             if x.numel():
                 lo, hi = wide(x.amin(1)), wide(x.amax(1))
-                _check_ends(x, first, lo, hi)
+                _check_ends(features, x, first, lo, hi)
                 if range == "mse":
                     lo, hi = (ends.squeeze(1) for ends in quantizer.find_range(x, bits)[:2])
                 lo, scale = lo.float(), step(lo, hi, 2.0**bits - 1).float()
@@ -159,7 +161,7 @@ def _shared_range(features: NpyRows, by_column: bool, advance: Advance) -> tuple
     for first, x in features.blocks():
         if x.numel():
             ends = (x.amin(0), x.amax(0)) if by_column else (x.amin().view(1), x.amax().view(1))
-            _check_ends(x, first, *ends)
+            _check_ends(features, x, first, *ends)
             lo = ends[0] if lo is None else torch.minimum(lo, ends[0])
             hi = ends[1] if hi is None else torch.maximum(hi, ends[1])
         advance(x)
@@ -211,15 +213,15 @@ def _writer(
     return ContainerWriter(target, specs, {"blocks": [meta | {"by_column": by_column}]}, KIND)
 
 
-def _check_ends(x: Tensor, first: int, lo: Tensor, hi: Tensor) -> None:
+def _check_ends(features: NpyRows, x: Tensor, first: int, lo: Tensor, hi: Tensor) -> None:
     """Refuses NaN and infinity, which minimum or maximum always show."""
     spread = hi.float() - lo.float()
     if bool(torch.isfinite(spread).all()):
         return
-    check_finite(x, "packed", first)
+    check_finite(x, "packed", first, f", and save {features.path} again")
     raise ValueError(
-        f"features in the rows from {first:,} on span more than float32 can hold, up to "
-        f"{float(hi.max()):.3g}: scale them."
+        f"{features.path}: features in the rows from {first:,} on span more than float32 can "
+        f"hold, up to {float(hi.max()):.3g}: scale them."
     )
 
 

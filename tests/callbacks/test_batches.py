@@ -101,6 +101,41 @@ def test_a_batch_without_a_graph_is_left_to_the_layers():
     assert counts_of(callback) == expected_counts(degree(graph.edge_index[1], 40))
 
 
+def test_layers_of_several_graphs_count_for_themselves():
+    class Two(Tiny):
+        def forward(self, batch):
+            return [super(Two, self).forward(graph) for graph in batch]
+
+    first, second = make_graph(with_degrees=True), make_graph(30, seed=1)
+    callback = quantize(BY_DEGREE)
+    predict(callback, [first, second], Two())
+    assert counts_of(callback) == expected_counts(degree(second.edge_index[1], 30))
+
+
+class Pair(Data):
+    def __inc__(self, key, value, *args):
+        if key.startswith("edge_index"):
+            return self["x_" + key[-1]].size(0)
+        return super().__inc__(key, value, *args)
+
+
+def test_a_graph_whose_nodes_have_no_common_name_is_left_to_the_layers():
+    class Pairs(Tiny):
+        def forward(self, batch):
+            self.net(batch.x_s, batch.edge_index_s)
+            return self.net(batch.x_t, batch.edge_index_t)
+
+    graphs = make_graph(), make_graph(30, seed=1)
+    pair = Pair()
+    for name, graph in zip("st", graphs, strict=True):
+        pair[f"x_{name}"], pair[f"edge_index_{name}"] = graph.x, graph.edge_index
+    loader = DataLoader([pair, pair], batch_size=2, follow_batch=["x_s", "x_t"])
+    callback = quantize(BY_DEGREE)
+    make_trainer(callback).predict(Pairs(), loader)
+    expected = expected_counts(degree(graphs[1].edge_index[1], 30))
+    assert counts_of(callback) == [2 * count for count in expected]
+
+
 class Hetero(L.LightningModule):
     def __init__(self):
         super().__init__()

@@ -118,8 +118,9 @@ def test_damaged_buckets_are_noticed_where_rows_are_used(use, tmp_path):
         "linear": lambda: F.linear(found, torch.ones(2, 10)),
         "take": lambda: found.take(torch.tensor([3])),
     }[use]
-    with pytest.raises(ContainerError, match=r"x is damaged: it has 50 rows of bucket 0.* of 49"):
-        use()
+    for _ in range(2):  # not the first time alone
+        with pytest.raises(ContainerError, match=r"damaged: it has 50 rows of bucket 0.* of 49"):
+            use()
 
 
 @pytest.mark.parametrize("codec", ["sparse binary", "sparse values"])
@@ -285,7 +286,7 @@ def test_features_that_are_not_finite(small_blocks, tmp_path, value, granularity
     x = np.ones((300, 17), "f4", order)
     x[211, 13] = value
     np.save(tmp_path / "x.npy", x)
-    with pytest.raises(ValueError, match=f"row 211, column 13 is {value}"):
+    with pytest.raises(ValueError, match=rf"row 211, column 13 is {value}.*x\.npy again"):
         quiet(tmp_path / "x.npy", tmp_path / "x", 4, granularity=granularity)
     assert os.listdir(tmp_path) == ["x.npy"]
 

@@ -2,6 +2,7 @@ import copy
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -261,8 +262,19 @@ def test_other_precisions_are_packed(dtype):
         (DENSE, {"bits": 0}, ValueError, "bits=0"),
         (DENSE.long(), {"bits": 4}, TypeError, "int64"),
         (DENSE[0], {"bits": 4}, TypeError, r"\(20,\)"),
-        (DENSE, {"bits": [8, 4]}, ValueError, "degrees"),
-        (DENSE, {"bits": [8, 4], "degrees": DEGREES}, ValueError, "1 degree_splits"),
+        (DENSE, {"bits": "4"}, TypeError, "bits='4'"),
+        (DENSE, {"bits": 4.0}, TypeError, r"bits=4\.0"),
+        (DENSE, {"bits": True}, TypeError, "bits=True"),
+        (DENSE, {"bits": []}, ValueError, "0 entries"),
+        (DENSE, {"bits": [8, 4], "degree_splits": [4]}, ValueError, "give degrees"),
+        (DENSE, {"bits": [8, 4], "degrees": DEGREES}, ValueError, "set degree_splits to 1"),
+        (DENSE, {"bits": [8, 4, 2], "degree_splits": [9, 4]}, ValueError, r"mean \[4, 9\]"),
+        (DENSE, {"degree_splits": range(1, 300)}, ValueError, "300 degree buckets: 256"),
+        (DENSE.numpy(), {"bits": 4}, TypeError, "ndarray: give a tensor"),
+        (DENSE.to_sparse(), {"bits": 4}, TypeError, r"torch.sparse_coo: give x\.to_dense\(\)"),
+        (DENSE.to_sparse_csr(), {"bits": 4}, TypeError, r"torch.sparse_csr: give x\.to_dense"),
+        (pack(DENSE, 4), {"bits": 4}, TypeError, "packed already"),
+        (DENSE.clamp(-1, 1) * 3e38, {"bits": 4}, ValueError, "more than float32 can hold"),
         (DENSE, {"bits": [8, 4], "degrees": DEGREES[1:], "degree_splits": [4]}, ValueError, "49"),
         (DENSE, {"bits": 4, "range": "widest"}, ValueError, "widest"),
     ],
@@ -285,3 +297,47 @@ def test_blocks_must_fit():
         PackedTensor([block, block], torch.zeros(3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="20, 10 columns"):
         PackedTensor([block, pack(DENSE[:, :10], 4).blocks[0]], torch.zeros(100))
+
+
+KEYS = {
+    "a number": 3,
+    "the last": -1,
+    "a NumPy number": np.int64(3),
+    "a number in a tensor": torch.tensor(3),
+    "a tuple of one": (3,),
+    "an element": (3, 5),
+    "a column": (slice(None), 2),
+    "columns": (slice(None), slice(None, 4)),
+    "whole rows": (torch.tensor([4, 1]), slice(None)),
+    "elements": (torch.tensor([1, 2]), 0),
+    "an ellipsis": (..., 0),
+    "all in all": True,
+    "a new dimension": None,
+    "a slice": slice(1, 9, 3),
+    "no slice": slice(5, 2),
+    "numbers": [2, -3, 2],
+    "none": [],
+    "a mask in a list": [True, False] * 10,
+    "a mask": torch.arange(20) % 3 == 0,
+    "an array": np.array([1, -1]),
+    "int32": torch.tensor([1, 2], dtype=torch.int32),
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_keys_choose_what_they_choose_of_a_dense_tensor(key):
+    torch.manual_seed(0)
+    x = pack(torch.randn(20, 8), (8, 4), degrees=torch.arange(20), degree_splits=[7])
+    expected = x.dequantize()[KEYS[key]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some take the dequantized matrix, and say so
+        found = x[KEYS[key]]
+    found = found.dequantize() if isinstance(found, PackedTensor) else found
+    assert found.shape == expected.shape
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("key", [20, -21, np.int64(20), torch.tensor(20), [20]])
+def test_rows_that_are_not_there(key):
+    with pytest.raises(IndexError, match=r"20|21"):
+        pack(torch.randn(20, 8), 4)[key]
