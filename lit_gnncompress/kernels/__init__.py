@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lit_gnncompress.kernels.adjacency import Adjacency
     from lit_gnncompress.kernels.aggregate import aggregate
+    from lit_gnncompress.kernels.aggregate_pack import aggregate_pack
     from lit_gnncompress.kernels.attention_aggregate import attention_aggregate
     from lit_gnncompress.kernels.gather_dequantize import gather_dequantize
     from lit_gnncompress.kernels.pack_bits import pack_bits
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adjacency",
     "aggregate",
+    "aggregate_pack",
     "attention_aggregate",
     "gather_dequantize",
     "pack_bits",

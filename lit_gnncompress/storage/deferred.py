@@ -150,6 +150,20 @@ class Aggregated(Deferred):
             adjacency, weight = edges_into(adjacency, start, stop, weight)
         return aggregate_rows(self.source, adjacency, weight, self.reduce)
 
+    def usual_steps(self) -> tuple[Tensor | None, Tensor | None, bool] | None:
+        """A bias, rows that are added, and whether a ReLU follows; ``None`` if more is done."""
+        steps = list(self.steps)
+        added: list[Tensor | None] = []
+        for shape in (self.shape[1:], self.shape):
+            other = steps[0][1][0] if steps and steps[0][0] is torch.add else None
+            if isinstance(other, Tensor) and (other.shape, other.dtype) == (shape, torch.float32):
+                added.append(plain(other))
+                steps.pop(0)
+            else:
+                added.append(None)
+        relu = bool(steps) and _IN_PLACE.get(steps[0][0]) is torch.relu_
+        return None if len(steps) > relu else (added[0], added[1], relu)
+
     def _with_steps(self, steps: tuple[Step, ...], width: tuple[int, ...]) -> Aggregated:
         return Aggregated(
             self.source, self.adjacency, self.weight, self.reduce, self.again, steps, width

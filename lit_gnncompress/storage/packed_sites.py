@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lit_gnncompress.kept import kept
-from lit_gnncompress.kernels import quantize_pack
+from lit_gnncompress.kernels import aggregate_pack, quantize_pack
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.finite import check_finite
@@ -21,7 +21,7 @@ from lit_gnncompress.quantization.quantize import Quantization
 from lit_gnncompress.quantization.ranges import CalibratedRange, Range, step, wide
 from lit_gnncompress.quantization.sites import FeatureSite
 from lit_gnncompress.storage.codecs import Codec, DenseCodec, FloatCodec
-from lit_gnncompress.storage.deferred import Deferred
+from lit_gnncompress.storage.deferred import Aggregated, Deferred
 from lit_gnncompress.storage.lossless import lossless_by_bucket
 from lit_gnncompress.storage.node_rows import node_rows, plain
 from lit_gnncompress.storage.pack import pack_with_range
@@ -55,6 +55,11 @@ class PackedForm:
             whole = x.materialize() if isinstance(x, Deferred) else x
             check_finite(whole, "packed")
             return pack_with_range(plain(whole), bits, buckets, range).before_a_site()
+        if buckets is None and isinstance(x, Aggregated):
+            codec = _pack_sums(x, bits[0], range)
+            if codec is not None:
+                x.release()
+                return PackedTensor([codec]).before_a_site()
         num_rows, width = x.shape
         writers = [
             _Writer(own, width, range, b, x.device)
@@ -104,10 +109,7 @@ class _Writer:
         self._levels = 2.0 ** min(bits, 8) - 1
         self._by_row = bool(range.by_row[bucket if len(range.by_row) > 1 else 0])
         place = bucket if range.lo.size(0) > 1 else 0
-        # The range of a site serves all its forward passes.
-        key = ("codes", place, self._levels, device)
-        ends = functools.partial(_shared_codes, range, place, self._levels, device)
-        self._lo, self._scale = kept(range.lo, key, ends)
+        self._lo, self._scale = _codes_of(range, place, self._levels, device)
         self._kept: list[Tensor] = []
         self._ranges: list[tuple[Tensor, Tensor]] = []  # of rows
 
@@ -136,6 +138,42 @@ class _Writer:
             lo, scale = (_joined(ends) for ends in zip(*self._ranges, strict=True))
         by_column = not self._by_row and lo.numel() > 1
         return DenseCodec(rows, lo, scale, self.bits, self.width, by_column)
+
+
+def _pack_sums(x: Aggregated, bits: int, range: CalibratedRange) -> Codec | None:
+    """Packs sums over edges as they are made, if one kernel does all that is done to them."""
+    after, source, weight = x.usual_steps(), x.source, x.weight
+    by_row = bool(range.by_row[0])
+    if (
+        after is None
+        or bits == FULL_PRECISION
+        or x.reduce == "max"
+        or x.dim() != 2
+        or x.size(1) == 0
+        or x.device.type != "cpu"
+        or isinstance(source, VirtualTensor)
+        or (weight is not None and weight.dim() > 1)
+        or not (by_row or range.lo.numel() == 1)
+    ):
+        return None
+    lo, scale = (None, None) if by_row else _codes_of(range, 0, 2.0**bits - 1, x.device)
+    packed, row_lo, row_scale, finite = aggregate_pack(
+        source, x.adjacency, bits, weight, x.reduce, *after, lo, scale
+    )
+    if not finite:
+        check_finite(plain(x.materialize()), "packed")
+    if lo is not None and scale is not None:
+        row_lo, row_scale = lo, scale
+    return DenseCodec(packed, row_lo, row_scale, bits, x.size(1))
+
+
+def _codes_of(
+    range: CalibratedRange, place: int, levels: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What a bucket's codes stand for: the range of a site serves all its forward passes."""
+    key = ("codes", place, levels, device)
+    make = functools.partial(_shared_codes, range, place, levels, device)
+    return kept(range.lo, key, make)
 
 
 def _shared_codes(

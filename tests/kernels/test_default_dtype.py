@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from lit_gnncompress.kernels import Adjacency, aggregate, tt_embedding_bag, tt_lookup
+from lit_gnncompress.kernels import (
+    Adjacency,
+    aggregate,
+    aggregate_pack,
+    tt_embedding_bag,
+    tt_lookup,
+)
 from lit_gnncompress.kernels.edge_dot import edge_dot
 from lit_gnncompress.storage import pack
 from tests.kernels.conftest import random_cores
@@ -40,6 +46,15 @@ def test_tensor_trains(default):
     default()
     for found, wanted in zip(run(), expected, strict=True):
         assert found.dtype == torch.float32
+        assert torch.equal(found, wanted)
+
+
+def test_sums_that_are_packed(default):
+    arguments = torch.randn(50, 20), graph(), 3, torch.rand(400)
+    expected = aggregate_pack(*arguments)
+    default()
+    for found, wanted in zip(aggregate_pack(*arguments), expected, strict=True):
+        assert found.dtype == wanted.dtype
         assert torch.equal(found, wanted)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GAT, GCN, GCNConv, GraphSAGE
+from torch_geometric.nn import GAT, GCN, GCNConv, GraphSAGE, SAGEConv
 
 from lit_gnncompress import BitPlan, quantize_
 from lit_gnncompress.storage import PackedTensor, packed_sites
@@ -75,6 +75,64 @@ def test_hidden_features_are_the_same_in_blocks_of_any_size(
         monkeypatch.setattr(packed_sites, "_MOST_BLOCKS", 100)
         in_blocks = predict(quantization.module, found)
     torch.testing.assert_close(in_blocks, whole, rtol=1e-6, atol=1e-6)
+
+
+class Activated(nn.Module):
+    """Two layers, with something between them."""
+
+    def __init__(self, between, first=GCNConv, **arguments):
+        super().__init__()
+        self.a = first(12, 8, **arguments)
+        self.b = GCNConv(8, 2)
+        self.between = between
+
+    def forward(self, x, edge_index):
+        return self.b(self.between(self.a(x, edge_index)), edge_index)
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+@pytest.mark.parametrize(
+    ("between", "arguments", "at_once"),
+    [
+        (torch.relu, {}, True),
+        (torch.Tensor.relu, {"bias": False}, True),
+        (nn.Identity(), {}, True),
+        (torch.tanh, {}, False),
+        (lambda x: x.relu() + 1, {}, False),
+        (torch.relu, {"first": SAGEConv, "aggr": "sum"}, True),
+        (torch.relu, {"aggr": "mean"}, False),  # PyG divides the sums
+        (lambda x: x + torch.ones(8, dtype=torch.float16), {"bias": False}, False),
+        (torch.relu, {"aggr": "max"}, False),
+    ],
+)
+def test_sums_are_packed_as_they_are_made(
+    between, arguments, at_once, granularity, data, monkeypatch
+):
+    module = Activated(between, **arguments)
+    quantization = quantize_(module, BitPlan(features=4), range="minmax", granularity=granularity)
+    found = pack_for_inference(quantization, data)
+    used = []
+    ours = packed_sites._pack_sums
+
+    def noted(*args):
+        used.append(ours(*args))
+        return used[-1]
+
+    with torch.no_grad():
+        monkeypatch.setattr(packed_sites, "_pack_sums", noted)
+        out = predict(module, found)
+        assert [each is not None for each in used] == [at_once]
+        monkeypatch.setattr(packed_sites, "_pack_sums", lambda *_: None)
+        assert torch.equal(out, predict(module, found))
+
+
+def test_the_first_hidden_row_that_is_not_finite(data):
+    quantization = quantize_(GCN(12, 8, 2, 2), BitPlan(features=8))
+    found = pack_for_inference(quantization, data)
+    quantization.module.convs[0].bias.data[3] = float("nan")
+    message = r"convs\.1: features must be finite to be packed; row 0, column 3 is nan"
+    with torch.no_grad(), pytest.raises(ValueError, match=message):
+        predict(quantization.module, found)
 
 
 class OfGraph(nn.Module):

@@ -20,6 +20,7 @@ from lit_gnncompress.kernels.cpu.attention_vector import LANES, exponentiate, fi
 from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.threads import over_rows
 
+_PRODUCTS = 8  # that take as long as what there is to do for a column of a message
 _ONE = np.float32(1)
 _ZERO = np.float32(0)
 
@@ -46,7 +47,7 @@ def attend(
     out = empty_rows(rows, width)
     highest, total = torch.empty_like(score_dst), torch.empty_like(score_dst)
     over_rows(
-        _forward(heads, width // heads, bits), flat(rowptr), width,
+        _forward(heads, width // heads, bits), flat(rowptr), _PRODUCTS * width,
         flat(values), flat(lo), flat(scale), int(lo.numel() > 1),
         flat(score_src), flat(score_dst), flat(rowptr), flat(col), np.float32(negative_slope),
         *range_arguments(alpha_range, renormalize), *dropout_arguments(perm, dropout_p, seed),

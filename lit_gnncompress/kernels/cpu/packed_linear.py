@@ -25,6 +25,7 @@ _TILE = 12
 _DEPTH = 1024  # columns unpacked at a time: 60 rows of them fit into half an L2 cache
 _STRIDE = _DEPTH + LANES  # not a power of two, which rows of a tile would contend for in L1
 _TABLE_ROWS = 512  # that share a table
+_PRODUCTS = 4  # that take as long as a code in other kernels
 _NIBBLES = 16  # in a table of 16 KB, half an L1 cache
 
 
@@ -48,7 +49,7 @@ def packed_linear(
     in_chunks(
         kernel,
         -(-rows // block),
-        block * width * padded // LANES,
+        block * width * padded // _PRODUCTS,
         block,
         packed.contiguous().view(-1).numpy(),
         packed.size(1),

@@ -53,8 +53,7 @@ def reduce_rows(
         return out
     if col.numel() == 0:
         return out.zero_()
-    all_groups = -(-width // LANES)
-    groups = -(-all_groups // -(-all_groups // _GROUPS))
+    groups = groups_at_a_time(width)
     heads = 1 if weight is None or weight.dim() == 1 else weight.size(1)
     if reduce == "max":
         kernel = _compiled(_max_loop, bits, groups)
@@ -72,26 +71,33 @@ def reduce_rows(
     over_rows(
         kernel,
         rowptr.numpy(),
-        width,
-        _flat(data),
+        LANES * -(-width // LANES),
+        array_or_none(data),
         data.size(1) * data.element_size(),
         width,
         np.float32(low),
         np.float32(step),
-        _flat(lo),
-        _flat(scale),
+        array_or_none(lo),
+        array_or_none(scale),
         rowptr.numpy(),
         col.numpy(),
-        None if weight is None else _flat(perm),
-        _flat(weight),
+        None if weight is None else array_or_none(perm),
+        array_or_none(weight),
         heads,
         reduce == "mean",
-        _flat(out),
+        array_or_none(out),
     )
     return out
 
 
-def _flat(tensor: Tensor | None) -> Any:
+def groups_at_a_time(width: int) -> int:
+    """Groups of 16 columns whose sums are kept in registers together."""
+    groups = -(-width // LANES)
+    return -(-groups // -(-groups // _GROUPS))
+
+
+def array_or_none(tensor: Tensor | None) -> Any:
+    """The numbers of a tensor, one after the other."""
     return None if tensor is None else tensor.detach().contiguous().view(-1).numpy()
 
 
@@ -111,9 +117,57 @@ def _ask_for_weight(slot: Any, perm: Any, weight: Any, heads: Any) -> None:
         prefetch(weight, np.int64(perm[slot]) * heads * 4, 4)
 
 
-def _sum_loop(bits: int, groups: int) -> Callable[..., None]:
-    row_bytes = 64 * groups if bits == FLOAT else 2 * bits * groups
+@njit(cache=True, nogil=True, inline="always")
+def sum_of_row(
+    row: int, data: Any, stride: int, width: int, low: Any, step: Any, lo: Any, scale: Any,
+    rowptr: Any, col: Any, perm: Any, weight: Any, mean: bool, out: Any, place: int, bits: int,
+    groups: int, row_bytes: int,
+) -> None:  # fmt: skip
+    """The sum or mean of one target, to ``out[place:place + width]``.
+
+    ``groups`` groups of 16 columns, which take ``row_bytes``, are summed at a time. The last three
+    are known when it is compiled.
+    """
     group_bytes = row_bytes // groups
+    all_groups = -(-width // LANES)
+    final = np.uint64(len(col) - 1)
+    ahead = np.uint64(_AHEAD)
+    # Unsigned: numba spends no time on indices that count from the end.
+    begin, end = np.uint64(rowptr[row]), np.uint64(rowptr[row + 1])
+    for tile in range(0, all_groups, groups):
+        # The last groups begin earlier, rather than be fewer.
+        group = min(tile, all_groups - groups)
+        at = group * group_bytes
+        columns = width - LANES * group
+        sums = filled(groups, np.float32(0))
+        offset = np.float32(0)
+        for slot in range(begin, end):
+            later = min(slot + ahead, final)
+            prefetch(data, np.int64(col[later]) * stride + at, row_bytes)
+            _ask_for_weight(later, perm, weight, 1)
+            source = np.int64(col[slot])
+            factor = _weight_at(slot, perm, weight)
+            if lo is None:
+                offset += factor
+            else:
+                offset += factor * lo[np.uint64(source)]
+                factor *= scale[np.uint64(source)]
+            sums = add_row(sums, data, source * stride + at, factor, bits, columns)
+        share = np.float32(1)
+        if mean and end > begin:
+            share = np.float32(1) / np.float32(end - begin)
+        if lo is None:
+            offset *= low
+        store_row(out, place + LANES * group, sums, share * step, offset * share, bits, columns)
+
+
+def bytes_of_groups(bits: int, groups: int) -> int:
+    """Bytes of groups of 16 columns."""
+    return (64 if bits == FLOAT else 2 * bits) * groups
+
+
+def _sum_loop(bits: int, groups: int) -> Callable[..., None]:
+    row_bytes = bytes_of_groups(bits, groups)
 
     def kernel(
         first: int,
@@ -133,38 +187,11 @@ def _sum_loop(bits: int, groups: int) -> Callable[..., None]:
         mean: bool,
         out: Any,
     ) -> None:
-        all_groups = -(-width // LANES)
-        final = np.uint64(len(col) - 1)
-        ahead = np.uint64(_AHEAD)
         for row in range(first, last):
-            # Unsigned: numba spends no time on indices that count from the end.
-            begin, end = np.uint64(rowptr[row]), np.uint64(rowptr[row + 1])
-            for tile in range(0, all_groups, groups):
-                # The last groups begin earlier, rather than be fewer.
-                group = min(tile, all_groups - groups)
-                at = group * group_bytes
-                columns = width - LANES * group
-                sums = filled(groups, np.float32(0))
-                offset = np.float32(0)
-                for slot in range(begin, end):
-                    later = min(slot + ahead, final)
-                    prefetch(data, np.int64(col[later]) * stride + at, row_bytes)
-                    _ask_for_weight(later, perm, weight, 1)
-                    source = np.int64(col[slot])
-                    factor = _weight_at(slot, perm, weight)
-                    if lo is None:
-                        offset += factor
-                    else:
-                        offset += factor * lo[np.uint64(source)]
-                        factor *= scale[np.uint64(source)]
-                    sums = add_row(sums, data, source * stride + at, factor, bits, columns)
-                share = np.float32(1)
-                if mean and end > begin:
-                    share = np.float32(1) / np.float32(end - begin)
-                if lo is None:
-                    offset *= low
-                place = row * width + LANES * group
-                store_row(out, place, sums, share * step, offset * share, bits, columns)
+            sum_of_row(
+                row, data, stride, width, low, step, lo, scale, rowptr, col, perm, weight, mean,
+                out, row * width, bits, groups, row_bytes,
+            )  # fmt: skip
 
     return kernel
 
@@ -174,7 +201,7 @@ def _heads_loop(bits: int, groups: int, channels: int) -> Callable[..., None]:
 
     The weights of an edge are laid out by column.
     """
-    row_bytes = 64 * groups if bits == FLOAT else 2 * bits * groups
+    row_bytes = bytes_of_groups(bits, groups)
     group_bytes = row_bytes // groups
 
     def kernel(
@@ -235,7 +262,7 @@ def _heads_loop(bits: int, groups: int, channels: int) -> Callable[..., None]:
 
 def _max_loop(bits: int, groups: int) -> Callable[..., None]:
     """The largest message; of codes with one range and no weights, the largest code."""
-    row_bytes = 64 * groups if bits == FLOAT else 2 * bits * groups
+    row_bytes = bytes_of_groups(bits, groups)
     group_bytes = row_bytes // groups
 
     def kernel(

@@ -10,8 +10,8 @@ import torch
 
 from lit_gnncompress.kernels.cpu.team import share
 
-_WORTH_A_THREAD = 1 << 21
-"""Codes that take about as long as waking a thread."""
+_WORTH_A_THREAD = 1 << 19
+"""Codes that take several times as long as to start a thread on them."""
 
 
 def in_chunks(kernel: Callable[..., Any], rows: int, width: int, *args: Any) -> None:

@@ -25,10 +25,10 @@ def checked_arrays(
         ValueError: Pointers that fall or leave their array.
         IndexError: A column that does not exist.
     """
-    pointers = rowptr.long().contiguous().numpy()
+    pointers = rowptr.contiguous().numpy()
     places = columns.contiguous().numpy()
     codes = None if values is None else values.contiguous().numpy()
-    before = pointers if first is None else first.long().contiguous().numpy()
+    before = pointers if first is None else first.contiguous().numpy()
     state = _state(rowptr, columns, first, width)
     if state is not None and _known.get(columns) == state:
         return pointers, places, codes, before

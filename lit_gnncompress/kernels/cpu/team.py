@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numba.core.dispatcher import Dispatcher
+
+from lit_gnncompress.kernels.cpu.team_loop import run_compiled
 
 Span = tuple[int, int]
 
@@ -31,10 +34,15 @@ def share(kernel: Callable[..., Any], spans: Iterable[Span], threads: int, *args
     Raises:
         Exception: What a kernel raised.
     """
-    left = list(spans)[::-1]
+    spans = list(spans)
+    threads = min(threads, len(spans))
+    if threads > 1 and isinstance(kernel, Dispatcher) and (run := _openmp()) is not None:
+        run_compiled(run, kernel, spans, threads, *args)
+        return
+    left = spans[::-1]
     raised: list[BaseException] = []
 
-    def work(_: Any = None) -> None:
+    def work() -> None:
         try:
             while left and not raised:
                 try:
@@ -45,35 +53,25 @@ def share(kernel: Callable[..., Any], spans: Iterable[Span], threads: int, *args
         except BaseException as error:
             raised.append(error)
 
-    if threads == 1 or len(left) == 1:
-        work()
-    elif (run := _openmp()) is not None:
-        run(_CALLBACK(work), None, threads, 0)
-    else:
-        helpers = [_helpers(os.getpid()).submit(work) for _ in range(threads - 1)]
-        work()
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
+    helpers = [_helpers(os.getpid()).submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
     if raised:
         raise raised[0]
 
 
-_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
 @lru_cache(maxsize=1)
-def _openmp() -> Any:
-    """``GOMP_parallel`` of the library whose threads torch uses; ``None`` without one."""
+def _openmp() -> int | None:
+    """Where ``GOMP_parallel`` of the library is whose threads torch uses; ``None`` without one."""
     folder = Path(torch.__file__).parent / "lib"
     for library in sorted(folder.glob("libgomp*.so*")):
         try:
             run = ctypes.CDLL(str(library)).GOMP_parallel
         except (OSError, AttributeError):
             continue
-        run.argtypes = [_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-        run.restype = None
-        return run
+        return ctypes.cast(run, ctypes.c_void_p).value
     return None
 
 

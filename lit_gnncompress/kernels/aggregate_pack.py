@@ -1,0 +1,109 @@
+"""Messages along edges, reduced at their targets, and packed as soon as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_gnncompress.kernels.adjacency import Adjacency, check_edge_weight, check_rows
+from lit_gnncompress.kernels.layout import check_bits, check_ranges, check_scale, row_bytes
+from lit_gnncompress.kernels.library import define
+
+
+def aggregate_pack(
+    x: Tensor,
+    adjacency: Adjacency,
+    bits: int,
+    weight: Tensor | None = None,
+    reduce: str = "sum",
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    lo: Tensor | None = None,
+    scale: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""What :func:`quantize_pack` makes of :func:`aggregate`'s rows, of which one exists at a time.
+
+    .. math:: y_{tf} = \mathrm{reduce}_{e:\,target(e)=t}\; w_e\, x_{source(e),\,f} + b_f + z_{tf}
+
+    Codes are those of ``y``, or of ``max(y, 0)``, rounded to nearest. Without ``lo`` and ``scale``
+    each row has a range of its own, from its minimum to its maximum; the scale of a row of one
+    value is 1. Not differentiable.
+
+    Args:
+        x: Rows of sources, float32, shape ``(N, F)`` with columns.
+        adjacency: The edges.
+        bits: Bits of a code.
+        weight: float32, shape ``(E,)``, in the caller's order of edges. 1 each if ``None``.
+        reduce: ``"sum"`` or ``"mean"``.
+        bias: Added to each row, float32, shape ``(F,)``.
+        residual: Rows that are added then, ``z``, float32, shape ``(M, F)``.
+        relu: Whether what is below zero becomes zero.
+        lo: Value of code 0 of all rows, float32, shape ``(1,)``.
+        scale: Distance of two codes of all rows, likewise.
+
+    Returns:
+        uint8, shape ``(M, row_bytes(F, bits))``; ``lo`` and ``scale`` of each row, float32, shape
+        ``(M,)``, or ``(0,)`` where they were given; and whether all rows are finite, bool, shape
+        ``()``: codes of one that is not mean nothing.
+
+    Raises:
+        ValueError: Bits outside 1 to 8, tensors that do not fit each other, another ``reduce``, or
+            one of ``lo`` and ``scale`` without the other.
+    """
+    check_bits(bits)
+    if reduce not in ("sum", "mean"):
+        raise ValueError(f"reduce={reduce!r} is none of sum, mean.")
+    check_rows("x", x, adjacency.num_sources, adjacency)
+    if x.size(1) == 0:
+        raise ValueError(f"x of shape {tuple(x.shape)} has no columns: there is nothing to pack.")
+    check_edge_weight(weight, x.size(1), adjacency)
+    if weight is not None and weight.dim() > 1:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}: it must be one for each edge.")
+    if bias is not None and (bias.dtype != torch.float32 or bias.shape != x.shape[1:]):
+        raise ValueError(
+            f"bias must be float32 of shape ({x.size(1)},), one for each column, got {bias.dtype} "
+            f"of shape {tuple(bias.shape)}."
+        )
+    if bias is not None and bias.device != x.device:
+        raise ValueError(f"bias is on {bias.device}, x is on {x.device}: move one of them.")
+    if residual is not None:
+        check_rows("residual", residual, adjacency.num_targets, adjacency)
+        if residual.size(1) != x.size(1):
+            raise ValueError(f"residual has {residual.size(1)} columns, but x has {x.size(1)}.")
+    if (lo is None) != (scale is None):
+        raise ValueError("lo and scale belong together: give both, or none.")
+    if lo is not None and scale is not None:
+        check_ranges(lo, scale, 1, x)
+        check_scale(scale)
+    edges = adjacency.rowptr, adjacency.col, adjacency.perm
+    return _aggregate_pack(x, *edges, weight, reduce, bias, residual, relu, bits, lo, scale)
+
+
+def _fake(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    perm: Tensor | None,
+    weight: Tensor | None,
+    reduce: str,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    bits: int,
+    lo: Tensor | None,
+    scale: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows = rowptr.size(0) - 1
+    own = rows if lo is None else 0
+    packed = x.new_empty(rows, row_bytes(x.size(1), bits), dtype=torch.uint8)
+    return packed, x.new_empty(own), x.new_empty(own), x.new_empty((), dtype=torch.bool)
+
+
+_aggregate_pack = define(
+    "aggregate_pack(Tensor x, Tensor rowptr, Tensor col, Tensor? perm, Tensor? weight, str reduce, "
+    "Tensor? bias, Tensor? residual, bool relu, int bits, Tensor? lo, Tensor? scale) "
+    "-> (Tensor packed, Tensor row_lo, Tensor row_scale, Tensor finite)",
+    _fake,
+    folders={"CUDA": "reference"},
+)

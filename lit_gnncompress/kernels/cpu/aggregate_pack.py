@@ -1,0 +1,171 @@
+"""``aggregate_pack`` in numba: a row stays in the cache until it is packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, uint32
+from torch import Tensor
+
+from lit_gnncompress.kernels.cpu.code_groups import FLOAT32, quantize_row
+from lit_gnncompress.kernels.cpu.reduce_rows import (
+    array_or_none,
+    bytes_of_groups,
+    groups_at_a_time,
+    sum_of_row,
+)
+from lit_gnncompress.kernels.cpu.threads import over_rows
+from lit_gnncompress.kernels.cpu.vector import FLOAT, LANES
+from lit_gnncompress.kernels.layout import row_bytes
+
+_INFINITY = np.int32(0x7F800000)
+_EDGES_OF_ROW = 8
+"""Edges that take as long as to pack a row."""
+
+
+def aggregate_pack(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    perm: Tensor | None,
+    weight: Tensor | None,
+    reduce: str,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    bits: int,
+    lo: Tensor | None,
+    scale: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See :func:`lit_gnncompress.kernels.aggregate_pack`."""
+    rows, width = rowptr.size(0) - 1, x.size(1)
+    packed = torch.empty(rows, row_bytes(width, bits), dtype=torch.uint8)
+    row_lo, row_scale = (
+        torch.empty(rows if lo is None else 0, dtype=torch.float32) for _ in range(2)
+    )
+    finite = torch.ones(1, dtype=torch.bool)
+    over_rows(
+        _compiled(groups_at_a_time(width)),
+        rowptr.numpy(),
+        LANES * -(-width // LANES),
+        array_or_none(x),
+        x.size(1) * x.element_size(),
+        width,
+        rowptr.numpy(),
+        col.numpy(),
+        None if weight is None else array_or_none(perm),
+        array_or_none(weight),
+        reduce == "mean",
+        array_or_none(bias),
+        array_or_none(residual),
+        relu,
+        bits,
+        array_or_none(lo),
+        array_or_none(scale),
+        packed.data_ptr(),
+        packed.size(1),
+        row_lo.numpy(),
+        row_scale.numpy(),
+        finite.numpy(),
+        edges_of_row=_EDGES_OF_ROW,
+    )
+    return packed, row_lo, row_scale, finite.view(())
+
+
+def _loop(groups: int) -> Callable[..., None]:
+    row_bytes = bytes_of_groups(FLOAT, groups)
+
+    def kernel(
+        first: int,
+        last: int,
+        data: Any,
+        stride: int,
+        width: int,
+        rowptr: Any,
+        col: Any,
+        perm: Any,
+        weight: Any,
+        mean: bool,
+        bias: Any,
+        residual: Any,
+        relu: bool,
+        bits: int,
+        lo: Any,
+        scale: Any,
+        packed: int,
+        size: int,
+        row_lo: Any,
+        row_scale: Any,
+        finite: Any,
+    ) -> None:
+        zero, one = np.float32(0), np.float32(1)
+        levels = (1 << bits) - 1
+        # What counts references stays out of the loop: threads would wait for each other's.
+        sums = np.empty(-(-width // LANES) * LANES, np.float32)
+        numbers, address = sums.view(np.int32), sums.ctypes.data
+        ends = np.empty(2, np.float32)
+        numbers_of_ends = ends.view(np.int32)
+        low, step = zero, one
+        if lo is not None:
+            low, step = lo[0], scale[0]
+        for row in range(first, last):
+            sum_of_row(
+                row, data, stride, width, zero, one, None, None, rowptr, col, perm, weight, mean,
+                sums, 0, FLOAT, groups, row_bytes,
+            )  # fmt: skip
+            _finish(sums, width, bias, residual, row * width, relu)
+            if not _find_ends(numbers, width, numbers_of_ends):
+                finite[0] = False
+            if lo is None:
+                low, step = ends[0], (ends[1] - ends[0]) / np.float32(levels)
+                step = step if step > 0 else one
+                row_lo[row], row_scale[row] = low, step
+            quantize_row(
+                packed + row * size, address, width, bits, FLOAT32, low, step,
+                levels if step > 0 else 0, False, uint32(0), uint32(0), uint32(0),
+            )  # fmt: skip
+
+    return kernel
+
+
+@cache
+def _compiled(groups: int) -> Callable[..., None]:
+    return njit(cache=True, nogil=True, error_model="numpy")(_loop(groups))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _finish(row: Any, width: int, bias: Any, residual: Any, place: int, relu: bool) -> None:
+    """Adds the bias and ``residual[place:]``, applies the activation."""
+    zero = np.float32(0)
+    if bias is not None:
+        for column in range(width):
+            row[column] += bias[column]
+    if residual is not None:
+        for column in range(width):
+            row[column] += residual[place + column]
+    if relu:
+        for column in range(width):
+            row[column] = zero if row[column] < zero else row[column]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _find_ends(row: Any, width: int, ends: Any) -> bool:
+    """Least and greatest of floats, all of them as integers; whether all are finite."""
+    # Integers have nearly the order of floats, and vectors find their ends.
+    least = most = _ordered(row[0])
+    for column in range(width):
+        number = _ordered(row[column])
+        least = min(least, number)
+        most = max(most, number)
+    ends[0], ends[1] = _ordered(least), _ordered(most)
+    return most < _INFINITY and least > ~_INFINITY
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ordered(number: Any) -> Any:
+    """The bits of a float as an integer of the same order, and back."""
+    return np.int32(number ^ ((number >> np.int32(31)) & np.int32(0x7FFFFFFF)))
