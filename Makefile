@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint coverage mutants bench docs clean
 
 demo: .venv/ready
 	$(BIN)/lit-gnncompress compare --config examples/demo.yaml --seeds 5 --out runs/demo
@@ -14,6 +14,13 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+coverage: .venv/measure
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+mutants: .venv/measure
+	$(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
 
 docs: .venv/ready
 	$(BIN)/mkdocs build --strict
@@ -33,5 +40,9 @@ bench: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch .venv/ready
 
+.venv/measure: .venv/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[measure]'
+	touch .venv/measure
+
 clean:
-	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv runs mutants .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -1,5 +1,6 @@
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.console import Console
 from lit_gnncompress import BitPlan
 from lit_gnncompress.search import search
 from lit_gnncompress.search_report import (
+    _bucket_names,
     best_so_far,
     pareto_front,
     plot_search,
@@ -78,3 +80,16 @@ def test_the_table(found):
     bits = found.best.plan.resolve([size.site for size in SPACE.sites])
     spent = [of if len(set(of)) > 1 else of[:1] for of in bits.values()]
     assert all(" / ".join(map(str, of)) in text for of in spent)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "names"),
+    [
+        ({"degree_splits": (4, 16)}, ["0–3", "4–15", "16+"]),
+        ({"degree_quantiles": (0.5, 0.875)}, ["≤ 50 %", "≤ 87.5 %", "> 87.5 %"]),
+    ],
+)
+def test_columns_of_the_plot_tell_which_nodes(degrees, names):
+    best = SimpleNamespace(plan=BitPlan([8, 4, 2], 8, **degrees))
+    assert _bucket_names(best, 3) == names
+    assert _bucket_names(best, 1) == ["all nodes"]

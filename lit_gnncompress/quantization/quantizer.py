@@ -90,7 +90,8 @@ class Quantizer:
         Raises:
             ValueError: Bits outside 1–8 and 32, or bits by bucket without ``buckets``.
         """
-        if x.numel() == 0 or bits == FULL_PRECISION:
+        untouched = bits == FULL_PRECISION if isinstance(bits, int) else set(bits) == {FULL_PRECISION}
+        if x.numel() == 0 or untouched:
             return x
         return self.apply(x, bits, buckets, self.find_range(x, bits, buckets))
 

@@ -76,6 +76,13 @@ def test_graph_rows_have_parts_of_the_asked_size_and_free_places(num_embeddings,
 
 def test_graph_rows_have_few_parts_within_a_part():
     assert graph_rows(13_752) == (276, 6, 9)
+    assert graph_rows(13_800, padding=0) == (276, 6, 9)  # 50 nodes a part: 6 * 8 are too few
+    assert graph_rows(1, 4) == (1, 1, 1, 2)
+
+
+def test_there_are_three_factors_if_nothing_is_said():
+    assert balanced_rows(1_000_000) == (100, 100, 100)
+    assert balanced_columns(100) == (5, 5, 4)
 
 
 def test_ranks_that_suffice():
@@ -107,7 +114,11 @@ def test_what_is_no_shape(arguments, message):
         (lambda: balanced_rows(0), "num_embeddings: 0"),
         (lambda: balanced_rows(10, 5), "num_factors: 5"),
         (lambda: balanced_columns(0), "embedding_dim: 0"),
+        (lambda: balanced_columns(10, 1), "num_factors: 1"),
+        (lambda: graph_rows(0), "^num_embeddings: 0"),
+        (lambda: graph_rows(10, 5), "^num_factors: 5"),
         (lambda: graph_rows(10, padding=-1), "padding=-1"),
+        (lambda: graph_rows(10, padding=math.inf), "padding=inf"),
         (lambda: graph_rows(10, part_size=0), "part_size: 0"),
     ],
 )

@@ -27,7 +27,8 @@ def test_the_orthogonality_limit_names_the_core_and_an_order_of_the_columns():
     assert beyond_orthogonal(shape) == [3]
     with pytest.raises(ValueError, match=r"core 3 .* R_2 \* q_3 = 16 \* 10 = 160") as error:
         check_orthogonal(shape)
-    assert "columns=(10, 5, 2)" in str(error.value)
+    assert "160 is more than p_3 * R_3 = 140 * 1 = 140, with rows=" in str(error.value)
+    assert "Take columns=(10, 5, 2) or rank=" in str(error.value)
     check_orthogonal(TTShape((125, 140, 140), (10, 5, 2), (16, 16)))
 
 
@@ -36,3 +37,10 @@ def test_the_orthogonality_limit_names_a_rank_where_no_order_does():
         check_orthogonal(TTShape((10, 10, 10), (4, 4, 4), (8, 8)))
     assert "Take columns" not in str(error.value)
     check_orthogonal(TTShape((10, 10, 10), (4, 4, 4), (2, 2)))
+
+
+def test_a_single_factor_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^rows: 1 factors"):
+        check_rows((10,), 10)
+    with pytest.raises(ValueError, match=r"^columns: 1 factors"):
+        check_columns((4,), 4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_gnncompress.data.folders import ROOT_VARIABLE
-from lit_gnncompress.embedding import graph_rows, hierarchical_order
+from lit_gnncompress.embedding import graph_rows, hierarchical_order, order_methods, ordering
 from lit_gnncompress.embedding.ordering import Method, Within
 from tests.embedding.graphs import cliques, equal_parts, grid, random_edges
 
@@ -150,6 +150,20 @@ def test_isolated_nodes_and_single_ones():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         hierarchical_order(**{"edge_index": GRID, "num_nodes": N, "rows": ROWS, **arguments})
+
+
+def test_how_it_is_done_is_passed_on(monkeypatch):
+    calls = []
+
+    def places(graph, *how):
+        calls.append(how)
+        return order_methods.places(graph, "none", *how[1:])
+
+    monkeypatch.setattr(ordering, "places", places)
+    hierarchical_order(GRID, N, ROWS)
+    how = {"method": "degree", "within": "natural", "seed": 7, "progress": False, "num_workers": 1}
+    hierarchical_order(GRID, N, ROWS, **how)
+    assert calls == [("metis", "shuffle", 0, True, None), tuple(how.values())]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -223,3 +223,36 @@ def test_strides_do_not_matter(granularity):
 def test_unknown_choices_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Quantizer(**arguments)
+
+
+@pytest.mark.parametrize("bits", [0, 9, 33, -1, (4, 9), (16, 2)])
+def test_bits_that_no_site_spends_are_refused(bits):
+    buckets, wrong = DegreeBuckets(torch.tensor([0, 1, 1]), 2), bits
+    if isinstance(bits, tuple):
+        (wrong,) = (b for b in bits if b > 8)
+    with pytest.raises(ValueError, match=rf"^bits={wrong}: bits are 1 to 8, or 32"):
+        Quantizer()(normal(3, 2), bits, buckets)
+
+
+def test_bits_by_bucket_need_the_buckets():
+    x = normal(4, 3)
+    for buckets, count in ((None, 1), (DegreeBuckets(torch.tensor([0, 1, 2, 0]), 3), 3)):
+        message = rf"^bits=\(4, 8\) are 2 for {count} bucket\(s\): give the DegreeBuckets"
+        with pytest.raises(ValueError, match=message):
+            Quantizer()(x, (4, 8), buckets)
+    # Where all buckets spend the same, nobody asks which row is in which.
+    assert torch.equal(Quantizer()(x, (4, 4)), Quantizer()(x, 4))
+
+
+@pytest.mark.parametrize("bits", [4, (4, 8)])
+def test_doubles_are_computed_in_double_precision(bits):
+    x = 1e6 + torch.linspace(0, 1, 12, dtype=torch.double).view(4, 3)
+    buckets = DegreeBuckets(torch.tensor([0, 1, 0, 1]), 2)
+    out = Quantizer("minmax", "tensor")(x, bits, buckets)
+    assert (out - x).abs().max() <= 0.5 / 15 + 1e-9
+
+
+@pytest.mark.parametrize("bits", [32, (32,), (32, 32)])
+def test_full_precision_leaves_features_untouched(bits):
+    x = torch.randn(5, 3)
+    assert Quantizer()(x, bits) is x

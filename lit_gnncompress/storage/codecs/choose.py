@@ -17,6 +17,7 @@ from lit_gnncompress.storage.codecs.sparse import (
     GapCodec,
     SparseCodec,
     gaps_of,
+    narrow_dtype,
     scale_of_counts,
 )
 
@@ -97,7 +98,7 @@ def _smallest(dense: DenseCodec, allow_gaps: bool) -> Codec:
     if allow_gaps and least + entries < min(dense.nbytes, sizes[SparseCodec]):
         besides = pointers if unit is None else 0
         if derived:
-            besides += dense.num_rows * (1 if int(counts.max()) < 256 else 2)
+            besides += dense.num_rows * narrow_dtype(int(counts.max())).itemsize
         gap_bytes = sum(int(gaps_of(block)[1].sum()) for block in _entries(dense))
         sizes[GapCodec] = least + besides + gap_bytes
     kind = min(sizes, key=sizes.__getitem__)

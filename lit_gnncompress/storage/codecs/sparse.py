@@ -314,8 +314,12 @@ _SIZES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 def _narrow(sizes: Tensor) -> Tensor:
     """The same integers in as few bytes as hold them; not uint16, which has no indexing."""
-    highest = int(sizes.max()) if sizes.numel() else 0
-    return sizes.to(next(d for d in _SIZES if highest <= torch.iinfo(d).max))
+    return sizes.to(narrow_dtype(int(sizes.max()) if sizes.numel() else 0))
+
+
+def narrow_dtype(highest: int) -> torch.dtype:
+    """The smallest of the integers that rows are counted in."""
+    return next(d for d in _SIZES if highest <= torch.iinfo(d).max)
 
 
 def _pointers(sizes: Tensor) -> Tensor:
