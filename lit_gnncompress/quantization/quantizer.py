@@ -90,8 +90,8 @@ class Quantizer:
         Raises:
             ValueError: Bits outside 1–8 and 32, or bits by bucket without ``buckets``.
         """
-        untouched = bits == FULL_PRECISION if isinstance(bits, int) else set(bits) == {FULL_PRECISION}
-        if x.numel() == 0 or untouched:
+        spent = {bits} if isinstance(bits, int) else {*bits}
+        if x.numel() == 0 or spent == {FULL_PRECISION}:
             return x
         return self.apply(x, bits, buckets, self.find_range(x, bits, buckets))
 
