@@ -26,7 +26,9 @@ def compare_by_seed(
     """Fits once per seed, and tests the best full-precision and the best quantized weights.
 
     Both come from one fit of :class:`QuantizationFinetuning`, chosen by its validation monitor;
-    the test data are looked at once for each.
+    the test data are looked at once for each. Inputs that ``Quantize(packed=True)`` replaces are
+    held, and put back after the quantized test, so that full precision means the features as they
+    were, also where ``build`` gives the same data again.
 
     Args:
         build: Makes everything anew. The Trainer has both callbacks.
@@ -44,14 +46,16 @@ def compare_by_seed(
         seed_everything(seed, verbose=False)
         trainer, module, data = build()
         quantize, finetuning = _the(Quantize, trainer), _the(QuantizationFinetuning, trainer)
-        trainer.fit(module, datamodule=data)
-        if finetuning.full_precision_weights is None:
-            raise MisconfigurationException(
-                "The fit ended before the quantized phase began, so there is nothing to compare. "
-                "Raise max_epochs, or give QuantizationFinetuning its `epochs`."
-            )
-        quantized = _test(trainer, module, data, metric)
-        ledger = quantize.ledger
+        # Full precision reads the inputs as they were, in this test and in the next fit.
+        with quantize.keeping_inputs():
+            trainer.fit(module, datamodule=data)
+            if finetuning.full_precision_weights is None:
+                raise MisconfigurationException(
+                    "The fit ended before the quantized phase began, so there is nothing to "
+                    "compare. Raise max_epochs, or give QuantizationFinetuning its `epochs`."
+                )
+            quantized = _test(trainer, module, data, metric)
+            ledger = quantize.ledger
         module.load_state_dict(finetuning.full_precision_weights)
         quantize.enabled = False
         full_precision = _test(trainer, module, data, metric)

@@ -6,6 +6,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lit_gnncompress import BitPlan, compare_by_seed
 from lit_gnncompress.callbacks import QuantizationFinetuning
 from lit_gnncompress.data.full_graph_loader import FullGraphLoader
+from lit_gnncompress.storage import PackedTensor
 from tests.callbacks.tiny import Tiny, make_graph, make_trainer, quantize, weights_of
 
 
@@ -20,6 +21,19 @@ def one_thread():
 class TinyData(LightningDataModule):
     def train_dataloader(self):
         return FullGraphLoader(make_graph(60))
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+class GraphData(LightningDataModule):
+    """A graph that stays, and can be packed."""
+
+    def __init__(self):
+        super().__init__()
+        self.data = make_graph(60)
+
+    def train_dataloader(self):
+        return FullGraphLoader(self.data)
 
     val_dataloader = test_dataloader = train_dataloader
 
@@ -104,3 +118,39 @@ def test_a_fit_that_never_turns_is_refused():
     problem = Problem(start="best", patience=100, monitor="val_loss", mode="min")
     with pytest.raises(MisconfigurationException, match="ended before the quantized phase"):
         compare_by_seed(problem, [0])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_full_precision_means_the_inputs_as_they_were_also_where_they_are_packed(shared, recwarn):
+    """At a learning rate of 0 both are of the weights that the module began with."""
+    together, expected, phases = GraphData(), [], []
+    graph = make_graph(60)
+
+    def build():
+        module = Tiny(optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+        with torch.no_grad():
+            expected.append((module(graph).argmax(1) == graph.y).float().mean().item())
+        finetuning = QuantizationFinetuning(start_epoch=2, monitor="val_loss", mode="min")
+        data = together if shared else GraphData()
+        module.on_train_epoch_start = lambda: phases.append(type(data.data.x))
+        trainer = make_trainer(quantize(1, packed=True), finetuning, max_epochs=4)
+        return trainer, module, data
+
+    results = compare_by_seed(build, range(3)).results
+    assert [result.full_precision for result in results] == pytest.approx(expected)
+    assert any(result.quantized != result.full_precision for result in results)
+    assert phases == [torch.Tensor, torch.Tensor, torch.Tensor, PackedTensor] * 3
+    assert torch.equal(together.data.x, graph.x)
+    assert not [each for each in recwarn if "come packed" in str(each.message)]
+
+
+def test_inputs_are_put_back_where_a_comparison_fails():
+    together = GraphData()
+
+    def build():
+        finetuning = QuantizationFinetuning(start_epoch=1, monitor="val_loss", mode="min")
+        return make_trainer(quantize(1, packed=True), finetuning, max_epochs=3), Tiny(), together
+
+    with pytest.raises(MisconfigurationException, match="test_f1"):
+        compare_by_seed(build, [0], metric="test_f1")
+    assert type(together.data.x) is torch.Tensor

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -13,13 +16,66 @@ from lit_gnncompress.quantization.quantize import Quantization
 from lit_gnncompress.storage.packed_sites import packed_input
 
 
-def pack_inputs(quantization: Quantization, batch: Any, degrees: BatchDegrees) -> None:
+class _Replaced(NamedTuple):
+    store: weakref.ref[Any]  # a graph, or its nodes of one type
+    name: str
+    original: weakref.ref[Tensor]
+    packed: weakref.ref[Tensor]
+
+
+class ReplacedInputs:
+    """What stood where packed features stand now, as long as somebody else holds it.
+
+    To hold it here would take the memory that packing saves.
+    """
+
+    def __init__(self) -> None:
+        self._replaced: list[_Replaced] = []
+        self._kept: list[tuple[Any, Tensor]] | None = None
+
+    def replace(self, store: Any, name: str, original: Tensor, packed: Tensor) -> None:
+        """Puts ``packed`` in the place of ``original``."""
+        store[name] = packed
+        alive = [r for r in self._replaced if r.original() is not None and r.store() is not None]
+        place = _Replaced(weakref.ref(store), name, weakref.ref(original), weakref.ref(packed))
+        self._replaced = [*alive, place]
+        if self._kept is not None:
+            self._kept.append((store, original))
+
+    def put_back(self) -> None:
+        """Puts back what still exists, where its packed form still stands."""
+        for place in self._replaced:
+            store, original = place.store(), place.original()
+            if store is None or original is None or place.name not in store:
+                continue
+            if store[place.name] is place.packed():
+                store[place.name] = original
+        self._replaced = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Holds what is replaced in the meantime, and puts it back in the end."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            self.put_back()
+            self._kept = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_replaced": [], "_kept": None}  # graphs are not part of a callback
+
+
+def pack_inputs(
+    quantization: Quantization, batch: Any, degrees: BatchDegrees, replaced: ReplacedInputs
+) -> None:
     """Packs what the sites have just read, in ``batch`` and in the graph that it comes from.
 
     Args:
         quantization: A plan at work, after a forward pass.
         batch: The batch of that pass.
         degrees: Knows the whole graph, and its degrees.
+        replaced: Is told what gives way.
     """
     whole = degrees.whole_graph if isinstance(degrees.whole_graph, Data) else None
     for graph in graphs_in(batch):
@@ -29,7 +85,7 @@ def pack_inputs(quantization: Quantization, batch: Any, degrees: BatchDegrees) -
             for name, x in list(store.items()):
                 if type(x) is not Tensor or x.dim() != 2 or not x.is_floating_point():
                     continue
-                _replace(quantization, store, name, x, recurs, whole, degrees)
+                _replace(quantization, store, name, x, recurs, whole, degrees, replaced)
 
 
 def _replace(
@@ -40,16 +96,19 @@ def _replace(
     recurs: bool,
     whole: Data | None,
     degrees: BatchDegrees,
+    replaced: ReplacedInputs,
 ) -> None:
     source = whole[name] if whole is not None and name in whole else None
     sampled = type(source) is Tensor and source.shape[1:] == x.shape[1:] and len(source) > len(x)
     by_degree = quantization.context.by_degree
     if sampled:
         assert whole is not None
+        assert source is not None
         counted = degrees.counted(whole) if by_degree else None
         packed = packed_input(quantization, x, source, counted)
         if packed is not None:
-            whole[name] = packed  # what a loader samples from now on
+            # what a loader samples from now on
+            replaced.replace(whole, name, source, packed)
         return
     is_whole = whole is not None and isinstance(source, Tensor) and source.shape == x.shape
     if not is_whole and not recurs:
@@ -57,9 +116,13 @@ def _replace(
     packed = packed_input(quantization, x)
     if packed is None:
         return
-    store[name] = packed
-    if is_whole:
-        whole[name] = packed.to(source.device)  # type: ignore[index, union-attr]
+    if recurs or source is x:
+        replaced.replace(store, name, x, packed)
+    else:
+        store[name] = packed  # a copy of the graph, made for this step
+    if is_whole and whole[name] is source:  # type: ignore[index]
+        assert source is not None
+        replaced.replace(whole, name, source, packed.to(source.device))
 
 
 _TRAINED_ON = WeakIdKeyDictionary()  # graphs of past batches

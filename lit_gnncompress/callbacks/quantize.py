@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,20 +10,22 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
 from lit_gnncompress.callbacks.batches import BatchDegrees
-from lit_gnncompress.callbacks.pack_inputs import pack_inputs
+from lit_gnncompress.callbacks.pack_inputs import ReplacedInputs, pack_inputs
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.quantization.attention import AttentionGranularity
+from lit_gnncompress.quantization.calibration import from_plain, to_plain
 from lit_gnncompress.quantization.quantize import Quantization, quantize_, remove_quantization
 from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
-from lit_gnncompress.quantization.ranges import CalibratedRange, Granularity, RangeMethod
+from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
 from lit_gnncompress.report import print_ledger
 from lit_gnncompress.storage.ledger import Ledger, ledger_of
 from lit_gnncompress.storage.packed_sites import use_packed_form
 
-Calibration = dict[str, list[dict[str, list]]]
-"""Ranges of hidden features by layer, see ``CalibratedRange.to_dict``."""
+Calibration = dict[str, list[Any]]
+"""Ranges of hidden features by layer, see ``quantization.calibration.to_plain``."""
 
 _REFUSED_STRATEGIES = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
@@ -63,9 +66,10 @@ class Quantize(Callback):
         packed: Whether bits are kept as bits. Input features that one layer reads are replaced
             by a :class:`~lit_gnncompress.storage.PackedTensor` in the datamodule's ``data`` after
             the first training step, and in a batch that comes a second time; layers send no
-            messages of E × F; and test and prediction keep hidden features packed, with the
-            ranges of the latest validation (the first batch finds them where there was none).
-            What else reads the inputs gets what their codes stand for.
+            messages of E × F; and test and prediction keep hidden features packed, with ranges
+            that hold those of all batches of the latest validation (the first batch finds them
+            where there was none). What else reads the inputs gets what their codes stand for, a
+            later fit included; :meth:`remove` puts those back that somebody else still holds.
         verbose: Whether the ledger is printed after fit and test.
 
     Raises:
@@ -120,6 +124,7 @@ class Quantize(Callback):
             "renormalize": renormalize,
         }
         self._degrees = BatchDegrees(degree_attr)
+        self._replaced = ReplacedInputs()
         self._quantization: Quantization | None = None
         self._enabled = True
 
@@ -155,21 +160,26 @@ class Quantize(Callback):
         """Ranges of hidden features by layer, found in validation, as plain numbers; settable."""
         if self._quantization is None or not self.packed:
             return {}
-        ranges = self._quantization.calibrated
-        return {name: [one.to_dict() for one in found] for name, found in ranges.items()}
+        return to_plain(self._quantization.calibrated)
 
     @calibration.setter
     def calibration(self, calibration: Calibration) -> None:
-        self.quantization.calibrated = {
-            name: [CalibratedRange.from_dict(one) for one in found]
-            for name, found in calibration.items()
-        }
+        self.quantization.calibrated = from_plain(calibration)
 
     def remove(self) -> None:
-        """Gives the module back as it was; nothing happens where there is none."""
+        """Gives the module back as it was; nothing happens where there is none.
+
+        Inputs that were replaced by packed ones are put back where they still exist: where somebody
+        else holds them. Others stay packed.
+        """
         if self._quantization is not None:
             self._quantization.remove()
             self._quantization = None
+        self._replaced.put_back()
+
+    def keeping_inputs(self) -> AbstractContextManager[None]:
+        """Holds what ``packed=True`` replaces in the meantime, and puts it back in the end."""
+        return self._replaced.kept()
 
     # --- hooks ------------------------------------------------------------------------------
 
@@ -201,7 +211,26 @@ class Quantize(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Tells the layers about the batch's graph."""
+        self._begin_step(batch)
+
+    def _begin_step(self, batch: Any) -> None:
         self._degrees.publish(self.quantization.context, batch)
+        self.quantization.context.begin_step()
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Ends the step: some optimizers run it again, on the same batch."""
+        if pl_module.automatic_optimization:
+            self.quantization.context.begin_step()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets ranges that belong to older weights: only training changes them."""
+        self.quantization.context.calibrating = trainer.state.fn == TrainerFn.FITTING
+        if self.quantization.context.calibrating:
+            self.quantization.calibrated = {}
+
+    on_test_start = on_predict_start = on_validation_start
 
     def on_validation_batch_start(
         self,
@@ -212,9 +241,7 @@ class Quantize(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Tells the layers about the batch's graph."""
-        # Ranges belong to the weights at hand, which only training changes.
-        self.quantization.context.calibrating = trainer.state.fn == TrainerFn.FITTING
-        self._degrees.publish(self.quantization.context, batch)
+        self._begin_step(batch)
 
     on_test_batch_start = on_validation_batch_start
     on_predict_batch_start = on_validation_batch_start
@@ -229,7 +256,7 @@ class Quantize(Callback):
     ) -> None:
         """Puts packed features in the place of those that a layer has just read."""
         if self.packed and self.enabled:
-            pack_inputs(self.quantization, batch, self._degrees)
+            pack_inputs(self.quantization, batch, self._degrees, self._replaced)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs what the plan saves."""
@@ -254,6 +281,13 @@ class Quantize(Callback):
         self.quantization.context.clear()
 
     on_predict_end = on_validation_end
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Forgets the graph."""
+        if self._quantization is not None:
+            self._quantization.context.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """The plan, so that a resumed fit can be checked against it, and the ranges found."""

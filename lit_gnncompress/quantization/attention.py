@@ -27,6 +27,7 @@ from torch_geometric.utils import scatter, softmax
 from lit_gnncompress.kernels.adjacency import Adjacency, slot_rows
 from lit_gnncompress.kernels.attention_range import attention_range
 from lit_gnncompress.plan import FULL_PRECISION, Site
+from lit_gnncompress.quantization.calls import Call, Calls
 from lit_gnncompress.quantization.context import GraphContext, Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets, count
 from lit_gnncompress.quantization.explainable import Explainable
@@ -72,28 +73,27 @@ class AttentionSite:
         self.context = context
         self.original: type[nn.Module]
         self.static_range: CalibratedRange | None = None
-        self._seen: list[Seen] | Callable[[], list[Seen]] = []
+        self._calls = Calls(context)
 
     @property
     def seen(self) -> list[Seen]:
-        """What passed last; that of fused attention, by edge, is worked out when looked at."""
-        if callable(self._seen):
-            self._seen = self._seen()
-        return self._seen
+        """What passed in the latest step; of fused attention, worked out when looked at."""
+        return self._calls.seen
 
-    @seen.setter
-    def seen(self, seen: list[Seen] | Callable[[], list[Seen]]) -> None:
-        self._seen = seen
+    def begin_call(self) -> Call:
+        """A new call of the convolution, for :meth:`alpha_range`."""
+        return self._calls.begin()
 
     def __call__(self, alpha: Tensor, index: Tensor, num_nodes: int | None) -> Tensor:
         """Quantizes ``alpha`` of shape ``(E, H)`` or ``(E,)``, ``index`` the receiving nodes."""
         if not self.context.enabled or alpha.numel() == 0:
             return alpha
+        call = self.begin_call()
         by_edge = alpha.view(alpha.size(0), -1)
         num_nodes = int(index.max()) + 1 if num_nodes is None else num_nodes
         buckets = self._buckets(index, num_nodes)
         if set(self.bits) == {FULL_PRECISION}:
-            self.seen = [Seen(by_edge.shape, buckets, None)]
+            call.seen = [Seen(by_edge.shape, buckets, None)]
             return alpha
         ranges = None
         if self.granularity == "node":
@@ -103,7 +103,7 @@ class AttentionSite:
             range = self.quantizer.find_range(by_edge, self.bits, buckets)
         else:
             range = self.static_range.of(by_edge, buckets)
-        self.seen = [Seen(by_edge.shape, buckets, range, ranges=ranges)]
+        call.seen = [Seen(by_edge.shape, buckets, range, ranges=ranges)]
         out = self.quantizer.apply(by_edge, self.bits, buckets, range).view_as(alpha)
         if not self.renormalize:
             return out
@@ -123,7 +123,12 @@ class AttentionSite:
 
     @torch.no_grad()
     def alpha_range(
-        self, adjacency: Adjacency, score_src: Tensor, score_dst: Tensor, negative_slope: float
+        self,
+        adjacency: Adjacency,
+        score_src: Tensor,
+        score_dst: Tensor,
+        negative_slope: float,
+        call: Call,
     ) -> Tensor | None:
         """Ranges for ``attention_aggregate``, which then does what a call does to coefficients.
 
@@ -135,6 +140,7 @@ class AttentionSite:
             score_src: Share of the sources in a score, shape ``(N, H)``.
             score_dst: Share of the destinations, shape ``(M, H)``.
             negative_slope: Slope of the leaky ReLU.
+            call: The call of the convolution that asks, maybe later and again.
 
         Returns:
             Minimum, scale and highest code, -1 for untouched buckets: float32, shape ``(1, 3)``, or
@@ -148,7 +154,7 @@ class AttentionSite:
             receivers = self._receivers(lambda: adjacency.degrees).first(adjacency.num_targets)
         shape = torch.Size((edges, heads))
         if set(self.bits) == {FULL_PRECISION}:
-            self.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, None)
+            call.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, None)
             return None
         highest = [[-1.0 if b == FULL_PRECISION else 2.0**b - 1] for b in self.bits]
         levels = torch.tensor(highest, device=score_src.device)
@@ -156,7 +162,7 @@ class AttentionSite:
             _, hi = attention_range(score_src, score_dst, adjacency, negative_slope=negative_slope)
             hi = torch.where(torch.isfinite(hi), hi, 0).unsqueeze(1)  # a node without edges
             own = levels if receivers is None else levels[receivers.index]
-            self.seen = functools.partial(
+            call.seen = functools.partial(
                 _seen_by_node, shape, adjacency, receivers, self._count_receivers(len(hi))
             )
             scale = step(torch.zeros_like(hi), hi, own.abs())
@@ -165,7 +171,7 @@ class AttentionSite:
         if range is None:
             ends = attention_range(score_src, score_dst, adjacency, negative_slope=negative_slope)
             range = _shared_range(*ends, receivers)
-        self.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, range)
+        call.seen = functools.partial(_seen_by_edge, shape, adjacency, receivers, range)
         lo, hi = (ends.to(score_src.device) for ends in (range.lo, range.hi))
         shared = torch.cat(torch.broadcast_tensors(lo, step(lo, hi, levels.abs()), levels), dim=1)
         if receivers is None:
@@ -191,9 +197,6 @@ class AttentionSite:
         if receivers is None:  # a layer that was not told its receivers' features
             receivers = DegreeBuckets.from_degrees(degrees(), self.context.splits)
         return receivers
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_seen": []}
 
 
 def _shared_range(lo: Tensor, hi: Tensor, receivers: DegreeBuckets | None) -> CalibratedRange:

@@ -86,10 +86,17 @@ class GraphContext:
     Without publication, message-passing layers count degrees in the ``edge_index`` that they are
     called with. That is wrong for sampled batches, and not possible for linear layers.
 
+    It also knows where a forward pass begins, within which the calls of a layer are numbered: where
+    the outermost module around the layers is called. A step, which is announced with
+    :meth:`begin_step`, may have several passes; without one, a layer that is called outside of all
+    modules is a pass.
+
     Attributes:
         enabled: Whether sites quantize; they pass everything through where not.
         form: What quantized features become; rematched floats where there is none.
         calibrating: Whether evaluation finds ranges anew, rather than using those found before.
+        in_step: Whether a step lasts, which may call the model several times. Ranges that are found
+            in steps add up; else the latest replace those before.
         plan: The plan at work.
         options: How it is put to work: the further arguments of ``quantize_``.
         splits: Degrees between the buckets; empty for a plan without buckets.
@@ -104,6 +111,9 @@ class GraphContext:
         self.splits = tuple(splits)
         self.quantiles = tuple(quantiles)
         self.receivers: DegreeBuckets | None = None  # of the layer that is running
+        self.in_step = False
+        self._step = self._pass = 0
+        self._outermost: int | None = None
         self._num_nodes: tuple[int, ...] = ()
         self._degrees: Tensor | Mapping[str, Tensor] | None = None
         self._buckets: dict[str, DegreeBuckets] = {}
@@ -126,6 +136,7 @@ class GraphContext:
             degrees: Degree of each node in the whole graph, int64 of shape ``(N,)``, by type for
                 heterogeneous graphs. ``None`` where layers shall count for themselves.
         """
+        self.end_step()
         if isinstance(num_nodes, Mapping):
             self._num_nodes = tuple(num_nodes.values())
         else:
@@ -142,11 +153,50 @@ class GraphContext:
 
     def clear(self) -> None:
         """Forgets what was published."""
+        self.end_step()
         self._num_nodes, self._degrees, self._buckets = (), None, {}
+
+    # --- passes -----------------------------------------------------------------------------
+
+    def begin_step(self) -> None:
+        """Begins a step that lasts until :meth:`end_step`, however often the model is called.
+
+        A publication ends it, too; what was published stays.
+        """
+        self.end_step()
+        self.in_step = True
+
+    def end_step(self) -> None:
+        """Ends a step, where there is one."""
+        self._next_pass(True)
+        self._outermost, self.in_step = None, False
+
+    def enter(self, module: object) -> None:
+        """Is told that a module around the layers is called."""
+        # One that was left by an interrupt, and is called again, is outermost still.
+        if self._outermost in (None, id(module)):
+            self._outermost = id(module)
+            self._next_pass(not self.in_step)
+
+    def leave(self, module: object) -> None:
+        """Is told that a module around the layers returns."""
+        if self._outermost == id(module):
+            self._outermost = None
+
+    def step_and_pass(self) -> tuple[int, int]:
+        """The numbers of the step and the pass that the next call of a layer belongs to."""
+        if not self.in_step and self._outermost is None:
+            self._next_pass(True)
+        return self._step, self._pass
+
+    def _next_pass(self, is_step: bool) -> None:
+        self._step, self._pass = self._step + is_step, self._pass + 1
 
     def __getstate__(self) -> dict[str, Any]:
         forgotten: dict[str, Any] = {
             "receivers": None,
+            "in_step": False,
+            "_outermost": None,
             "_num_nodes": (),
             "_degrees": None,
             "_buckets": {},

@@ -61,7 +61,14 @@ class FusedGATConv(Explainable, GATConv):
         values = lin_src(pair[0])
         shared = pair[0] is pair[1] and lin_src is lin_dst
         score_dst = None if shared else _plain(lin_dst(pair[1])) @ _by_head(self.att_dst)
-        prepare = functools.partial(self._attend, adjacency=adjacency, score_dst=score_dst)
+        site: AttentionSite | None = getattr(self, "attention_site", None)
+        quantize = None
+        if site is not None and site.context.enabled:
+            # The coefficients may be asked for later, when the layer is called again.
+            quantize = functools.partial(site.alpha_range, call=site.begin_call())
+        prepare = functools.partial(
+            self._attend, adjacency=adjacency, score_dst=score_dst, quantize=quantize
+        )
         if self.concat and self.res is None and hasattr(values, "defer"):
             # The features may be made a block of rows at a time, for a site that quantizes them.
             out = values.defer(prepare, num_targets, self.heads * self.out_channels)
@@ -76,7 +83,12 @@ class FusedGATConv(Explainable, GATConv):
         return out
 
     def _attend(
-        self, values: Tensor, *, adjacency: Adjacency, score_dst: Tensor | None
+        self,
+        values: Tensor,
+        *,
+        adjacency: Adjacency,
+        score_dst: Tensor | None,
+        quantize: Callable[..., Tensor | None] | None,
     ) -> Callable[[int, int], Tensor]:
         """What gives the weighted sums of a span of targets.
 
@@ -84,6 +96,7 @@ class FusedGATConv(Explainable, GATConv):
             values: Transformed features of the sources, shape ``(N, H * C)``.
             adjacency: The edges.
             score_dst: Scores of the targets, shape ``(M, H)``; by ``values`` if ``None``.
+            quantize: Finds the ranges of the coefficients; ``None`` where they stay.
         """
         to_scores: Tensor
         if score_dst is None:
@@ -91,11 +104,10 @@ class FusedGATConv(Explainable, GATConv):
             score_src, to_scores = (part.contiguous() for part in scores.split(self.heads, dim=1))
         else:
             score_src, to_scores = values @ _by_head(self.att_src), score_dst
-        site: AttentionSite | None = getattr(self, "attention_site", None)
         ranges, renormalize = None, False
-        if site is not None:
-            ranges = site.alpha_range(adjacency, score_src, to_scores, self.negative_slope)
-            renormalize = site.renormalize
+        if quantize is not None:
+            ranges = quantize(adjacency, score_src, to_scores, self.negative_slope)
+            renormalize = self.attention_site.renormalize  # type: ignore[union-attr]
         drops = self.training and self.dropout > 0
         seed = int(torch.randint(2**62, ())) if drops else 0
 

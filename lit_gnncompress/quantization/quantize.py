@@ -20,15 +20,28 @@ from lit_gnncompress.quantization.attention import (
     restore_attention,
     swap_attention,
 )
+from lit_gnncompress.quantization.calibration import SiteRanges
 from lit_gnncompress.quantization.context import Form, GraphContext
 from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
-from lit_gnncompress.quantization.ranges import CalibratedRange, Granularity, RangeMethod
+from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
 from lit_gnncompress.quantization.sites import FeatureSite, find_sites
 
 AnySite = FeatureSite | AttentionSite
 
 
-class OutputHook:
+class EnterHook:
+    """Forward pre-hook of the modules around sites: tells where a forward pass begins."""
+
+    def __init__(self, context: GraphContext) -> None:
+        self.context = context
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        """Tells the context."""
+        if not torch.compiler.is_compiling():
+            self.context.enter(module)
+
+
+class LeaveHook:
     """Forward hook of the modules around sites: nothing unfinished leaves them."""
 
     def __init__(self, context: GraphContext) -> None:
@@ -36,14 +49,28 @@ class OutputHook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         """The output, worked out."""
+        if not torch.compiler.is_compiling():
+            self.context.leave(module)
         return None if self.context.form is None else self.context.form.settle(output)
 
 
-def _remove_output_hooks(module: nn.Module) -> None:
+def _hook_around_sites(module: nn.Module, context: GraphContext) -> None:
+    layers = [layer for layer, _ in _installed(module)]
     for child in module.modules():
-        for key, hook in list(child._forward_hooks.items()):
-            if isinstance(hook, OutputHook):
-                del child._forward_hooks[key]
+        inside = list(child.modules())[1:]
+        if child not in layers and any(layer in inside for layer in layers):
+            child.register_forward_pre_hook(EnterHook(context))
+            # Also where an error leaves it: the next call is a pass of its own.
+            child.register_forward_hook(LeaveHook(context), always_call=True)
+
+
+def _unhook_around_sites(module: nn.Module) -> None:
+    for child in module.modules():
+        for hooks in (child._forward_pre_hooks, child._forward_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(hook, (EnterHook, LeaveHook)):
+                    del hooks[key]
+                    child._forward_hooks_always_called.pop(key, None)
 
 
 class Quantization:
@@ -78,28 +105,20 @@ class Quantization:
         self.context.enabled = enabled
 
     @property
-    def calibrated(self) -> dict[str, list[CalibratedRange]]:
+    def calibrated(self) -> dict[str, SiteRanges]:
         """Ranges that the latest evaluation found, by layer; settable."""
         sites = (site for site in self.sites if isinstance(site, FeatureSite))
-        return {site.site.name: list(site.calibrated) for site in sites if site.calibrated}
+        return {site.site.name: found for site in sites if (found := site.calibrated)}
 
     @calibrated.setter
-    def calibrated(self, ranges: Mapping[str, list[CalibratedRange]]) -> None:
+    def calibrated(self, ranges: Mapping[str, SiteRanges]) -> None:
         for site in self.sites:
             if isinstance(site, FeatureSite):
-                site.calibrated = list(ranges.get(site.site.name, []))
+                site.calibrated = ranges.get(site.site.name, [])
 
     def use_form(self, form: Form | None) -> None:
         """Makes sites give features another form than rematched floats, or those again."""
         self.context.form = form
-        _remove_output_hooks(self.module)
-        if form is None:
-            return
-        layers = [layer for layer, _ in _installed(self.module)]
-        for module in self.module.modules():
-            inside = list(module.modules())[1:]
-            if module not in layers and any(layer in inside for layer in layers):
-                module.register_forward_hook(OutputHook(self.context))
 
     def publish(
         self,
@@ -205,6 +224,7 @@ def quantize_(
                     site, bits, for_attention, renormalize, context, attention_granularity
                 ),
             )
+    _hook_around_sites(module, context)
     _forget_compiled()
     context.plan = plan
     context.options = {
@@ -235,7 +255,7 @@ def remove_quantization(module: nn.Module) -> nn.Module:
             site.uninstall()
         else:
             restore_attention(layer)
-    _remove_output_hooks(module)
+    _unhook_around_sites(module)
     if installed:
         _forget_compiled()
     return module

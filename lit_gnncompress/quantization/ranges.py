@@ -40,7 +40,7 @@ class Range(NamedTuple):
         """The same for other features of the same layer, as far as rows share it."""
         count = len(self.by_row)
         lo, hi = self.lo.detach(), self.hi.detach()
-        if lo.size(0) > 1 and buckets is not None and count > 1:
+        if buckets is not None and count > 1 and lo.size(0) == len(buckets):
             rows = torch.stack([(buckets.index == b).int().argmax() for b in range(count)])
             lo, hi = lo[rows], hi[rows]  # an empty bucket gets the range of the first row
         return CalibratedRange(lo[:count].clone(), hi[:count].clone(), self.by_row.clone())

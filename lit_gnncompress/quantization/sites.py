@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from torch_geometric.nn import MessagePassing
 
 from lit_gnncompress.plan import FULL_PRECISION, Site
 from lit_gnncompress.quantization.attention import has_attention
+from lit_gnncompress.quantization.calibration import KnownRange, SiteRanges
+from lit_gnncompress.quantization.calls import Call, Calls
 from lit_gnncompress.quantization.context import GraphContext, Seen, Stored
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.finite import check_finite
@@ -80,24 +83,51 @@ class FeatureSite:
         self.bits = bits
         self.quantizer = quantizer
         self.context = context
-        self.seen: list[Seen] = []
-        self.calibrated: list[CalibratedRange] = []
+        self._calls = Calls(context)
+        self._call = Call(0)  # that at hand
+        self._known: dict[tuple[int, int], KnownRange] = {}  # by place
+        self._found: KnownRange | None = None
+        self._warned = False
         self._by_degree = len(set(bits)) > 1
         self._parameters = list(inspect.signature(layer.forward).parameters)
         self._static = StaticInputs()
         self._evaluating = False
 
+    @property
+    def seen(self) -> list[Seen]:
+        """What passed in the latest step, call by call."""
+        return self._calls.seen
+
+    @property
+    def calibrated(self) -> SiteRanges:
+        """Ranges that evaluation found; settable."""
+        calls: SiteRanges = []
+        for (number, place), known in sorted(self._known.items(), key=lambda item: item[0]):
+            calls += [[] for _ in range(number + 1 - len(calls))]
+            calls[number] += [None] * (place - len(calls[number])) + [known.range]
+        return calls
+
+    @calibrated.setter
+    def calibrated(self, calls: SiteRanges) -> None:
+        self._known = {
+            (number, place): KnownRange.stored(found)
+            for number, call in enumerate(calls)
+            for place, found in enumerate(call)
+            if found is not None
+        }
+
     def __call__(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Replaces the features among a layer's arguments by quantized ones."""
-        if not self.context.enabled:
-            return None
         self._evaluating = not (layer.training or torch.is_grad_enabled())
         named = dict(zip(self._parameters, args)) | kwargs  # noqa: B905
         key = "x" if "x" in self._parameters else _first_features(named)
         x = named.get(key) if key is not None else None
         if key is None or x is None:
+            return None
+        if not self.context.enabled:
+            self._expect_floats(x)
             return None
         if isinstance(layer, MessagePassing):
             adjacency, flow = _adjacency(named), layer.flow
@@ -113,7 +143,7 @@ class FeatureSite:
 
     def _quantize_all(self, x: Any, adjacency: Any, flow: str) -> Any:
         """Features of all nodes, or a pair: of those that send and those that receive."""
-        self.seen = []
+        self._call = self._calls.begin()
         if isinstance(x, Tensor):
             buckets = self._buckets(x, adjacency, flow, False)
             self.context.receivers = buckets
@@ -156,11 +186,12 @@ class FeatureSite:
         """Quantizes one matrix, or finds it done already."""
         form = None if torch.compiler.is_compiling() else self.context.form
         if is_packed(x):
-            self.seen.append(Seen(x.shape, buckets, None, stored=stored_of(x)))
+            self._expect_bits(x, self.bits)
+            self._call.seen.append(Seen(x.shape, buckets, None, stored=stored_of(x)))
             return form.stored(x) if form is not None and self._evaluating else x
         if set(self.bits) == {FULL_PRECISION} or x.numel() == 0:
             source = None if torch.compiler.is_compiling() else weakref.ref(x)
-            self.seen.append(Seen(x.shape, buckets, None, source))
+            self._call.seen.append(Seen(x.shape, buckets, None, source))
             return x if form is None else form.rows(x)
         if not x.is_floating_point():
             raise TypeError(
@@ -172,7 +203,9 @@ class FeatureSite:
         may_recur = not x.requires_grad and not x.is_inference()
         done = self._static.find(x, buckets) if may_recur else None
         if done is not None:
-            self.seen.append(done.seen)
+            if done.found is not None and self.context.calibrating:
+                self._keep_range(done.found)
+            self._call.seen.append(done.seen)
             return done.quantized
         if form is not None and self._evaluating:
             quantize = self._pack
@@ -180,19 +213,21 @@ class FeatureSite:
             if may_recur or x.device.type == "cpu":  # elsewhere the check would wait
                 self._check_finite(x)
             quantize = self._quantize_now if form is None else self._quantize_rows
+        self._found = None
         if not may_recur:
             return quantize(x, buckets)
         with torch.inference_mode(False):  # the result may be needed in training, too
             quantized = quantize(x, buckets)
         quantized._outlives_step = True  # type: ignore[attr-defined]  # no activation to compress
-        self.seen.append(self._static.keep(x, buckets, quantized, self.seen.pop()).seen)
+        seen = self._call.seen.pop()
+        self._call.seen.append(self._static.keep(x, buckets, quantized, seen, self._found).seen)
         return quantized
 
     def _quantize_now(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
         """The rematched features."""
         rows = x.reshape(-1, x.size(-1))
         range = self.quantizer.find_range(rows, self.bits, buckets)
-        self.seen.append(Seen(rows.shape, buckets, range))
+        self._call.seen.append(Seen(rows.shape, buckets, range))
         return self.quantizer.apply(rows, self.bits, buckets, range).view_as(x)
 
     def _quantize_rows(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
@@ -204,21 +239,66 @@ class FeatureSite:
     def _pack(self, x: Tensor, buckets: DegreeBuckets | None) -> Tensor:
         """The codes, by the range that an evaluation found before, if one did."""
         assert self.context.form is not None
-        place = len(self.seen)  # senders, receivers
         range: Range | CalibratedRange
         if self.quantizer.granularity == "row" and self.quantizer.range != "minmax":
             range = self.quantizer.find_range(x, self.bits, buckets)  # nothing is shared
         else:
-            if self.context.calibrating or place >= len(self.calibrated):
-                found = self.quantizer.find_range(x, self.bits, buckets)
-                self.calibrated[place:] = [found.calibrated(buckets)]
-            range = self.calibrated[place]
+            range = self._calibrated_range(x, buckets)
         try:
             packed = self.context.form.pack(x, self.bits, buckets, range)
         except ValueError as error:
             raise ValueError(f"{self.site.name}: {error}") from error
-        self.seen.append(Seen(x.shape, buckets, None, stored=stored_of(packed)))
+        self._call.seen.append(Seen(x.shape, buckets, None, stored=stored_of(packed)))
         return packed
+
+    def _calibrated_range(self, x: Tensor, buckets: DegreeBuckets | None) -> CalibratedRange:
+        """The range that is known for this call and place, or the one that is found now."""
+        known = self._known.get(self._place)
+        if known is not None and known.range.lo.size(1) not in (1, x.size(1)):
+            known = None  # a layer that takes features of any width
+        if known is not None and not self.context.calibrating:
+            return known.range
+        found = self.quantizer.find_range(x, self.bits, buckets)
+        self._found = KnownRange.of(found, buckets, self.quantizer.granularity)
+        self._keep_range(self._found)
+        return self._found.range
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Which call it is, and which of its features: of senders, or of receivers."""
+        return self._call.number, len(self._call.seen)
+
+    def _keep_range(self, found: KnownRange) -> None:
+        known = self._known.get(self._place)
+        if known is not None and self.context.in_step:
+            found = known.joined(found)
+        self._known[self._place] = found
+
+    def _expect_floats(self, x: Any) -> None:
+        """Warns where codes come while quantization is off."""
+        several = [*x.values()] if isinstance(x, Mapping) else x
+        for one in several if isinstance(several, (tuple, list)) else [several]:
+            if isinstance(one, Tensor) and is_packed(one):
+                self._expect_bits(one, (FULL_PRECISION,))
+
+    def _expect_bits(self, x: Tensor, expected: tuple[int, ...]) -> None:
+        """Warns, once, where codes come in other bits than the plan's: they stay as they are."""
+        if self._warned or torch.compiler.is_compiling():
+            return
+        bits = tuple(stored.bits for stored in stored_of(x))
+        if bits == expected or len({*bits, *expected}) == 1:
+            return
+        self._warned = True
+        wanted = f"the plan gives them {_spoken(expected)} bits"
+        if not self.context.enabled:
+            wanted = "quantization is off"
+        warnings.warn(
+            f"{self.site.name}: its features come packed in {_spoken(bits)} bits, but {wanted}. "
+            f"They stay as they come. If an earlier fit packed them: load the data anew, call "
+            f"remove() of its Quantize, or leave packed=True out there. If you did: give "
+            f"{self.site.name} {_spoken(bits)} bits.",
+            stacklevel=2,
+        )
 
     def _check_finite(self, x: Tensor) -> None:
         try:
@@ -235,7 +315,7 @@ class FeatureSite:
         self._handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"seen": [], "_static": StaticInputs()}
+        return self.__dict__ | {"_call": Call(0), "_found": None, "_static": StaticInputs()}
 
 
 def stored_of(x: Any) -> tuple[Stored, ...]:
@@ -246,6 +326,10 @@ def stored_of(x: Any) -> tuple[Stored, ...]:
 def is_packed(x: Tensor) -> bool:
     """Whether features come as codes already."""
     return hasattr(type(x), "stored")
+
+
+def _spoken(bits: tuple[int, ...]) -> str:
+    return str(bits[0]) if len(set(bits)) == 1 else str([*bits])
 
 
 def _first_features(named: dict[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lit_gnncompress.quantization.calibration import KnownRange
 from lit_gnncompress.quantization.context import Seen
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 
@@ -25,6 +26,7 @@ class StaticInput:
         quantized: What it was quantized to.
         quantized_version: The same of that: a layer may write to what it is given.
         seen: What the ledger is told.
+        found: The range that was found for it, where it is packed.
     """
 
     source: weakref.ref[Tensor]
@@ -33,6 +35,7 @@ class StaticInput:
     quantized: Tensor
     quantized_version: int
     seen: Seen
+    found: KnownRange | None
 
     def is_of(self, x: Tensor, buckets: DegreeBuckets | None) -> bool:
         """Whether ``x`` is this input, unchanged, and its nodes are in the same buckets."""
@@ -62,12 +65,17 @@ class StaticInputs:
         return next((kept for kept in self._inputs if kept.is_of(x, buckets)), None)
 
     def keep(
-        self, x: Tensor, buckets: DegreeBuckets | None, quantized: Tensor, seen: Seen
+        self,
+        x: Tensor,
+        buckets: DegreeBuckets | None,
+        quantized: Tensor,
+        seen: Seen,
+        found: KnownRange | None = None,
     ) -> StaticInput:
         """Makes an entry of ``x``, in place of an older one."""
         source = weakref.ref(x, self._drop)
         seen = seen._replace(source=source)
-        kept = StaticInput(source, x._version, buckets, quantized, quantized._version, seen)
+        kept = StaticInput(source, x._version, buckets, quantized, quantized._version, seen, found)
         others = [other for other in self._inputs if other.source() is not x]
         self._inputs = [*others, kept][-_KEPT:]
         return kept

@@ -62,8 +62,9 @@ class Ledger:
     """Bytes of all sites, for the matrices that passed them last.
 
     Features are counted at every layer that they enter, which is what backward keeps of them; a
-    layer that is called several times, at its last call. In mini-batch training the rows are those
-    of the last batch.
+    layer that is called several times, at each call of a training step, or of a forward pass
+    without gradients (a compiled one, at its last). In mini-batch training the rows are those of
+    the last batch.
 
     Attributes:
         rows: One entry per site and bucket.

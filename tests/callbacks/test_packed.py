@@ -1,10 +1,12 @@
 import copy
+import pickle
 import warnings
 
 import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torch_geometric.nn import SAGEConv
 
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import QuantizationFinetuning, Quantize
@@ -14,7 +16,7 @@ from lit_gnncompress.quantization.quantize import quantization_of, quantize_
 from lit_gnncompress.storage import PackedTensor
 from lit_gnncompress.storage.node_rows import NodeRows
 from lit_gnncompress.storage.packed_sites import packed_input
-from tests.callbacks.tiny import make_trainer
+from tests.callbacks.tiny import Tiny, make_graph, make_module, make_trainer
 
 PLANS = {
     "gcn": BitPlan({"convs.0": 4, "convs.1": 8}),
@@ -197,3 +199,166 @@ def test_nan_in_hidden_features_names_the_layer():
         module.model.convs[0].bias.fill_(float("nan"))
         with pytest.raises(ValueError, match=r"model\.convs\.1: features must be finite.*row 0"):
             module(data.data.x, data.data.edge_index)
+
+
+# --- what becomes of the inputs -----------------------------------------------------------------
+
+
+def packed_fit(data, bits, **options):
+    quantize = Quantize(BitPlan(bits), packed=True, verbose=False, **options)
+    make_trainer(quantize, max_epochs=1).fit(module_for(data, "gcn"), datamodule=data)
+    return quantize
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_remove_puts_back_the_inputs_that_somebody_holds(held):
+    data = digits()
+    original = data.data.x
+    values = original.clone()
+    if not held:
+        del original
+    quantize = packed_fit(data, 2)
+    assert data.data.x.bits == (2,)
+    quantize.remove()
+    if held:
+        assert data.data.x is original
+        assert torch.equal(original, values)
+    else:
+        assert data.data.x.bits == (2,)  # there is nothing else
+
+
+def test_inputs_that_were_changed_since_are_not_put_back():
+    data = digits()
+    original = data.data.x
+    quantize = packed_fit(data, 2)
+    data.data.x = other = torch.zeros_like(original)
+    quantize.remove()
+    assert data.data.x is other
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_later_plan_with_other_bits_is_told(bits):
+    data = digits()
+    packed_fit(data, 1)
+    with pytest.warns(
+        UserWarning, match=rf"convs\.0: .* in 1 bits, but the plan gives them {bits}"
+    ):
+        packed_fit(data, bits)
+
+
+def test_a_later_phase_in_full_precision_is_told():
+    data = digits()
+    packed_fit(data, 1)
+    finetuning = QuantizationFinetuning(start_epoch=1, monitor="val_acc", mode="max")
+    run = make_trainer(Quantize(BitPlan(1), verbose=False), finetuning, max_epochs=2)
+    with pytest.warns(UserWarning, match=r"convs\.0: .* in 1 bits, but quantization is off"):
+        run.fit(module_for(data, "gcn"), datamodule=data)
+
+
+def test_a_quantize_that_packed_can_be_copied_and_pickled():
+    data = digits()
+    original = data.data.x
+    quantize = packed_fit(data, 2)
+    pickle.loads(pickle.dumps(copy.deepcopy(quantize)._replaced)).put_back()
+    assert data.data.x is not original
+
+
+# --- ranges of several batches and calls --------------------------------------------------------
+
+
+def growing_graphs():
+    """Graphs whose features grow from one to the next."""
+    graphs = [make_graph(seed=seed) for seed in range(6)]
+    for place, graph in enumerate(graphs):
+        graph.x = graph.x * (1 + place) ** 2
+    return graphs
+
+
+def graph_loader(graphs):
+    return DataLoader(graphs, batch_size=1, collate_fn=lambda batch: batch[0])
+
+
+@pytest.mark.parametrize("range", ["mse", "minmax"])
+def test_ranges_are_those_of_all_validation_batches(range):
+    books, outs = [], []
+    for backwards in (False, True):
+        graphs = growing_graphs()
+        validated = graphs[::-1] if backwards else graphs
+        module = make_module(optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+        expected = [module(graph) for graph in growing_graphs()]
+        quantize = Quantize(BitPlan(8), packed=True, verbose=False, range=range)
+        run = make_trainer(quantize, max_epochs=2)
+        run.fit(module, graph_loader(graphs[:1]), graph_loader(validated))
+        books.append(quantize.calibration)
+        outs.append(run.predict(module, graph_loader(growing_graphs())))
+    assert books[0] == books[1]
+    for one, other, exact in zip(*outs, expected, strict=True):
+        assert torch.equal(one, other)
+        assert (one - exact).norm() < 0.06 * expected[-1].norm()
+
+
+def test_a_validation_forgets_the_ranges_of_the_one_before():
+    """Weights that shrink leave smaller ranges."""
+    quantize = Quantize(BitPlan(8), packed=True, verbose=False, range="minmax")
+    found = []
+
+    class Shrink(L.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            found.append(quantize.calibration["net.convs.1"][0]["hi"][0][0])
+            with torch.no_grad():
+                for weight in pl_module.parameters():
+                    weight.mul_(0.5)
+
+    module = make_module(optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    run = make_trainer(quantize, Shrink(), max_epochs=2, num_sanity_val_steps=0)
+    run.fit(module, graph_loader(growing_graphs()[:1]), graph_loader(growing_graphs()))
+    assert found[1] == pytest.approx(found[0] / 2, rel=1e-3)
+
+
+class SharedNet(torch.nn.Module):
+    """One convolution for two layers, whose features are far apart in size."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin, self.conv = torch.nn.Linear(8, 8), SAGEConv(8, 8)
+
+    def forward(self, x, edge_index):
+        h = self.conv(self.lin(x) * 100, edge_index)
+        return self.conv(torch.tanh(h / 100), edge_index)
+
+
+def test_a_shared_layer_predicts_what_fake_quantization_does_and_travels_in_checkpoints(tmp_path):
+    outs, path, graph = [], tmp_path / "fit.ckpt", make_graph()
+    for packed in (False, True):
+        torch.manual_seed(0)
+        module = Tiny(SharedNet(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+        quantize = Quantize(BitPlan({"conv": 8}), packed=packed, verbose=False)
+        run = make_trainer(quantize, max_epochs=2)
+        loader = graph_loader([graph])
+        run.fit(module, loader, loader)
+        [out] = run.predict(module, loader)
+        outs.append(out)
+        books = [(row.site, row.rows) for row in quantize.ledger.rows]
+        assert books.count(("net.conv", graph.num_nodes)) == 2
+    torch.testing.assert_close(outs[1], outs[0], rtol=1e-3, atol=1e-3)
+    calls = quantize.calibration["net.conv"]
+    assert [len(call) for call in calls] == [1, 1]
+    assert calls[0][0]["hi"][0][0] > 10 * calls[1][0]["hi"][0][0]
+    run.save_checkpoint(path)
+    again = Quantize(BitPlan({"conv": 8}), packed=True, verbose=False)
+    [out] = make_trainer(again).predict(module, loader, ckpt_path=path)
+    assert again.calibration == quantize.calibration
+    assert torch.equal(out, outs[1])
+
+
+def test_an_optimizer_that_runs_its_step_again_is_counted_once():
+    counted = []
+
+    class Count(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            counted.append([len(site.seen) for site in quantize.quantization.sites])
+
+    module = make_module(optimizer=lambda p: torch.optim.LBFGS(p, max_iter=3))
+    quantize = Quantize(BitPlan(8), packed=True, verbose=False)
+    make_trainer(quantize, Count(), max_epochs=2).fit(module, graph_loader([make_graph()]))
+    assert counted == [[1, 1]] * 2
