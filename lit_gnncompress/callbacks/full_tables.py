@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from lit_gnncompress.callbacks.table_cores import lost_share
+from lit_gnncompress.callbacks.tensorized import note_lost
 from lit_gnncompress.embedding import NodeOrder
 from lit_gnncompress.embedding.train_table import TrainTable
+
+_CONSIDERABLE = 0.1  # of the norm: a hundredth of its squares
 
 
 def convert_full_tables(module: nn.Module) -> None:
     """Lets states load that have full tables where ``module`` has tensor trains.
 
-    Such a table becomes the nearest cores as it is read.
+    Such a table becomes the nearest cores as it is read, with a warning where these hold
+    considerably less.
     """
     hooks = module._load_state_dict_pre_hooks.values()
     if not any(getattr(hook, "hook", None) is _convert for hook in hooks):
         module.register_load_state_dict_pre_hook(_convert)
 
 
+def before_reading(module: nn.Module, make: Callable[[dict[str, Any]], None]) -> RemovableHandle:
+    """Calls ``make`` with each state before ``module`` reads it, to put tensor trains there.
+
+    Those that the state has as full tables become the nearest cores.
+    """
+    convert_full_tables(module)
+
+    def hook(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        make(state)
+        _convert(module, state, prefix)
+
+    handle: RemovableHandle = module.register_load_state_dict_pre_hook(hook)
+    return handle
+
+
 def _convert(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    nearest: dict[TrainTable, TrainTable] = {}
     for name, cores in module.named_modules(remove_duplicate=False):
         if not isinstance(cores, TrainTable):
             continue
         own = f"{prefix}{name}."
-        weight = state.get(f"{own}weight")
-        if weight is not None:
-            del state[f"{own}weight"]
-            nearest = _nearest(cores, weight, own).state_dict()
-            state.update({own + key: value for key, value in nearest.items()})
-        else:
+        weight = state.pop(f"{own}weight", None)
+        if weight is None:
             _check_cores(cores, state, own)
+            continue
+        if cores not in nearest:
+            nearest[cores] = _nearest(cores, weight, own)
+            lost = lost_share(nearest[cores], weight)
+            note_lost(cores, lost)
+            _warn(name, cores, lost)
+        state.update({own + key: value for key, value in nearest[cores].state_dict().items()})
+
+
+def _warn(name: str, cores: TrainTable, lost: float | None) -> None:
+    if lost is not None and lost > _CONSIDERABLE:
+        rank_zero_warn(
+            f"{name!r}: the state has a full table, of which cores of rank "
+            f"{list(cores.shape.ranks)} do not hold {lost:.0%} (by Frobenius norm). Take a higher "
+            f"rank, or train the cores: load the state before, and fit with start='table'."
+        )
 
 
 def _nearest(cores: TrainTable, weight: Tensor, own: str) -> TrainTable:

@@ -63,7 +63,11 @@ class Replacement:
         return f"modules={self.modules}"
 
     def apply(
-        self, module: nn.Module, sources: OrderSources, trainer: Trainer | None = None
+        self,
+        module: nn.Module,
+        sources: OrderSources,
+        trainer: Trainer | None = None,
+        values_follow: bool = False,
     ) -> Replaced:
         """Replaces the tables of a module.
 
@@ -71,23 +75,39 @@ class Replacement:
             module: Any module.
             sources: What orders can be made of.
             trainer: Whose processes share what the first one finds.
+            values_follow: Whether a state brings the values, wherever cores are to start.
 
         Raises:
             ValueError: As :class:`~lit_gnncompress.callbacks.Tensorize`; then nothing is replaced.
         """
-        found, left = self._find(module, sources)
+        chosen, there = self._chosen(module)
+        found, left = self._worthwhile(chosen, sources)
+        if values_follow:
+            maker = replace(self.cores, start="fresh")
+        else:
+            maker = self.cores
+            for name, table in there.items():
+                self._check_shape(name, table, sources)
+            for each in found:
+                self._check_trained(each)
         orders: dict[tuple[Any, ...], NodeOrder | None] = {}
         made, done = [], []
         for each in found:
-            table, name = each.module, each.names[0]
-            method = self.orders.method(table.num_embeddings, sources)
-            rows = self.cores.shape(table, method).rows
-            key = (table.num_embeddings, rows, name if method in BY_ROWS else "")
+            dense, name = each.module, each.names[0]
+            size = dense.num_embeddings
+            method = self.orders.method(size, sources)
+            try:
+                rows = maker.shape(dense, method).rows
+            except ValueError as problem:
+                raise ValueError(f"{self.chosen}: {name!r}: {problem}") from problem
+            key = (size, rows, name if method in BY_ROWS else "")
             if key not in orders:
-                make = partial(self.orders.make, name, table.num_embeddings, rows, sources)
+                make = partial(self.orders.make, name, size, rows, sources)
                 orders[key] = _of_rank_zero(make, trainer)
-            order = orders[key]
-            cores, error = self.cores.make(table, rows, order, self._vectors(name, table, sources))
+            order, vectors = orders[key], None
+            if maker.start == "structure":
+                vectors = self._vectors(name, dense, sources)
+            cores, error = maker.make(dense, rows, order, vectors)
             made.append(cores)
             how = "none" if order is None else order.method
             done.append(TensorizedTable.of(name, cores, how, error))
@@ -95,36 +115,61 @@ class Replacement:
             put(module, each.names, cores)
         return Replaced(done, left, [each.module.weight for each in found])
 
-    def _vectors(self, name: str, table: DenseModule, sources: OrderSources) -> Tensor | None:
-        """What cores start from, where it is neither chance nor the table."""
-        if self.cores.start != "structure":
-            return None
+    def waiting(
+        self, module: nn.Module, sources: OrderSources
+    ) -> tuple[list[FoundTable], list[DenseTable], dict[str, Train]]:
+        """Tables that :meth:`apply` would replace or leave, and by name those replaced already.
+
+        Args:
+            module: Any module.
+            sources: What orders can be made of.
+
+        Raises:
+            ValueError: As :meth:`apply`.
+        """
+        found, there = self._chosen(module)
+        return *self._worthwhile(found, sources), there
+
+    def _vectors(self, name: str, table: DenseModule, sources: OrderSources) -> Tensor:
+        """What cores start from where it is neither chance nor the table."""
         rows = table.num_embeddings
         edges = self.orders.edges(name, rows, sources, "started by the structure of a graph")
         return structural_vectors(edges, rows, table.embedding_dim, seed=self.orders.seed)
 
-    def _find(
-        self, module: nn.Module, sources: OrderSources
+    def _chosen(self, module: nn.Module) -> tuple[list[FoundTable], dict[str, Train]]:
+        """Tables that are chosen, and by name those that are tensor trains already."""
+        if self.largest is None:
+            return find_tables(module, named_tables(module, self.modules or []), "modules")
+        return find_tables(module, largest_tables(module, self.largest), self.chosen)
+
+    def _worthwhile(
+        self, found: list[FoundTable], sources: OrderSources
     ) -> tuple[list[FoundTable], list[DenseTable]]:
         """Tables that are to become tensor trains, and those that are better left as they are."""
-        if self.largest is None:
-            found, there = find_tables(module, named_tables(module, self.modules or []), "modules")
-        else:
-            names = largest_tables(module, self.largest)
-            found, there = find_tables(module, names, self.chosen)
-        for name, cores in there.items():
-            self._check_shape(name, cores, sources)
         if self.largest is None:
             return found, []
         smaller, left = [], []
         for each in found:
-            method = self.orders.method(each.module.num_embeddings, sources)
-            shape, gains = self.cores.worthwhile(each.module, method)
+            name, table = each.names[0], each.module
+            method = self.orders.method(table.num_embeddings, sources)
+            try:
+                shape, gains, unmet = self.cores.worthwhile(table, method)
+            except ValueError as problem:
+                raise ValueError(f"{self.chosen}: {name!r}: {problem}") from problem
             if gains:
                 smaller.append(each)
             else:
-                left.append(DenseTable.of(each.names[0], each.module, self.cores.cost(shape)))
+                left.append(DenseTable.of(name, table, self.cores.cost(shape), unmet))
         return smaller, left
+
+    def _check_trained(self, found: FoundTable) -> None:
+        """Refuses a table that would become random and stay so."""
+        if self.cores.start != "table" and not found.module.weight.requires_grad:
+            raise ValueError(
+                f"{self.chosen}: {found.names[0]!r} is frozen, and start={self.cores.start!r} "
+                f"would put cores in its place that do not have its rows and are not trained: take "
+                f"start='table', or unfreeze it. A callback that freezes comes after Tensorize."
+            )
 
     def _check_shape(self, name: str, table: Train, sources: OrderSources) -> None:
         """Refuses a table of an earlier callback that this one would have made otherwise."""

@@ -22,6 +22,7 @@ from lit_gnncompress.embedding import (
     graph_rows,
     smallest_rows,
 )
+from lit_gnncompress.embedding.choosing import parameters_within
 from lit_gnncompress.embedding.cores import Init, check_init
 from lit_gnncompress.embedding.train_table import TrainTable
 
@@ -100,25 +101,36 @@ class TableCores:
         parts = sum(math.prod(shape.rows[:level]) for level in levels)
         return shape.num_parameters + parts * shape.embedding_dim + self.learn_scale
 
-    def worthwhile(self, table: DenseModule, method: Order | None) -> tuple[TTShape, bool]:
-        """The shape for a table, and whether it is half as large or less.
+    def worthwhile(
+        self, table: DenseModule, method: Order | None
+    ) -> tuple[TTShape, bool, str | None]:
+        """The shape for a table, whether it is half as large or less, and a size that it exceeds.
 
-        Where a ``compression`` cannot be had, even at rank 1, it is the shape of that rank.
+        Where a ``compression`` or ``max_bytes`` cannot be had, even at rank 1, it is the shape of
+        that rank.
 
         Raises:
             ValueError: As :meth:`shape`.
         """
-        size = table.num_embeddings * table.embedding_dim
+        full = table.num_embeddings * table.embedding_dim
         try:
             shape = self.shape(table, method)
         except ValueError:
-            if self.compression is None:
+            allowed = parameters_within(
+                table.num_embeddings,
+                table.embedding_dim,
+                table.weight.dtype,
+                compression=self.compression,
+                max_bytes=self.max_bytes,
+            )
+            if allowed is None:
                 raise
-            shape = replace(self, rank=1, compression=None).shape(table, method)
-            if size >= self.compression * self.cost(shape):
+            least = replace(self, rank=1, compression=None, max_bytes=None)
+            shape = least.shape(table, method)
+            if self.cost(shape) <= allowed:
                 raise
-            return shape, False
-        return shape, size >= _WORTH * self.cost(shape)
+            return shape, False, self._sizes[0]
+        return shape, full >= _WORTH * self.cost(shape), None
 
     def make(
         self,
@@ -153,7 +165,7 @@ class TableCores:
                     "from. Load it, or take start='fresh'."
                 )
             cores = kind.from_pretrained(weight, freeze=False, **arguments)
-            error = _lost(cores, weight)
+            error = lost_share(cores, weight)
         else:
             error = None
             spread = getattr(table, "init_std", 1.0) if weight.is_meta else _spread(weight)
@@ -197,8 +209,7 @@ class TableCores:
     def _check_smallest(self) -> None:
         if self.rows != "smallest":
             raise ValueError(f"rows={self.rows!r}: give factors, or 'smallest'.")
-        sizes = {"compression": self.compression, "max_bytes": self.max_bytes}
-        given = [f"{name}={value}" for name, value in sizes.items() if value is not None]
+        given = self._sizes
         if not isinstance(self.rank, int | None):
             given.append(f"rank={self.rank}")
         if given:
@@ -206,6 +217,12 @@ class TableCores:
                 f"rows='smallest' and {given[0]}: which rows are the smallest depends on the rank. "
                 f"Give one, as a number."
             )
+
+    @property
+    def _sizes(self) -> list[str]:
+        """The arguments that say how large cores may be."""
+        sizes = {"compression": self.compression, "max_bytes": self.max_bytes}
+        return [f"{name}={value}" for name, value in sizes.items() if value is not None]
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -218,11 +235,12 @@ class TableCores:
         }
 
 
-def _lost(cores: TrainTable, weight: Tensor) -> float | None:
-    if weight.numel() == 0:
+def lost_share(cores: TrainTable, weight: Tensor) -> float | None:
+    """Share of a table that cores do not hold, by Frobenius norm; ``None`` of a table of zeros."""
+    size = float(torch.linalg.vector_norm(weight))
+    if size == 0:
         return None
-    lost = torch.linalg.vector_norm(cores.full_weight().detach() - weight)
-    return float(lost / torch.linalg.vector_norm(weight))
+    return float(torch.linalg.vector_norm(cores.full_weight().detach() - weight)) / size
 
 
 def _spread(weight: Tensor) -> float:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
-from lit_gnncompress.embedding import QuantizedTTEmbedding
+from lit_gnncompress.embedding import QuantizedTTEmbedding, TTEmbeddingBag
 from lit_gnncompress.embedding.train_table import TrainTable
 from lit_gnncompress.plan import near_matches
 
@@ -18,6 +20,18 @@ DenseModule = nn.Embedding | nn.EmbeddingBag
 
 Train = TrainTable | QuantizedTTEmbedding
 """What stands in its place, in training and after."""
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_post_accumulate_grad_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ def named_tables(module: nn.Module, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         matches = [name for name in tables if _matches(name, pattern)]
         if not matches:
-            raise ValueError(_nothing_found(pattern, layers, tables))
+            raise ValueError(_nothing_found(pattern, layers, tables) + _made_later(module))
         names.update(dict.fromkeys(matches))
     return list(names)
 
@@ -68,7 +82,7 @@ def largest_tables(module: nn.Module, count: int) -> list[str]:
     if not names:
         raise ValueError(
             f"tables='largest:{count}': {type(module).__name__} has no nn.Embedding or "
-            f"nn.EmbeddingBag."
+            f"nn.EmbeddingBag.{_made_later(module)}"
         )
     sizes = {name: tables[name].num_embeddings * tables[name].embedding_dim for name in names}
     return sorted(names, key=lambda name: -sizes[name])[:count]
@@ -103,10 +117,26 @@ def find_tables(
 
 
 def put(module: nn.Module, names: Sequence[str], table: nn.Module) -> None:
-    """Puts a table where ``names`` say."""
+    """Puts a table where ``names`` say, with what users have noted on those it replaces."""
+    for name in reversed(names):  # what the first says holds
+        _carry(module.get_submodule(name), table)
     for name in names:
         parent, _, leaf = name.rpartition(".")
         module.get_submodule(parent)._modules[leaf] = table
+
+
+def _carry(table: Any, cores: nn.Module) -> None:
+    """Gives cores the attributes of a table and of its weight, such as a tag for its decay."""
+    for key, value in _own_attributes(table).items():
+        setattr(cores, key, value)
+    for parameter in cores.parameters():
+        vars(parameter).update(vars(table.weight))
+
+
+def _own_attributes(table: DenseModule) -> dict[str, Any]:
+    """Attributes that a user has set on a table."""
+    usual = vars(type(table)(1, 1, device="meta"))
+    return {key: value for key, value in vars(table).items() if key not in usual}
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -135,6 +165,16 @@ def _nothing_found(pattern: str, layers: dict[str, nn.Module], tables: dict[str,
     return (
         f"modules: {pattern!r} names no nn.Embedding or nn.EmbeddingBag.{hint} Tables of this "
         f"module: {known}."
+    )
+
+
+def _made_later(module: nn.Module) -> str:
+    """What to say where tables may be made after a Trainer's callbacks are set up."""
+    if not isinstance(module, LightningModule) or not is_overridden("setup", module):
+        return ""
+    return (
+        f" Tables that {type(module).__name__}.setup makes are not there yet, for Trainers set up "
+        f"callbacks first: make them in __init__ or configure_model."
     )
 
 
@@ -171,6 +211,13 @@ def _found(
                 f"to cores that all rows share: make the {type(table).__name__} without it."
             )
     sharers = owners[id(table.weight)]
+    for other in dict.fromkeys(other for other, _ in sharers):
+        layer = layers[other]
+        if isinstance(layer, DenseModule) and (what := _beyond_rows(layer)) is not None:
+            raise ValueError(
+                f"{argument}: {other!r} has {what}, which a tensor train would not have: remove "
+                f"it, or put a TTEmbedding or TTEmbeddingBag there by hand and add it again."
+            )
     for other, attribute in sharers:
         if _ways(layers[other]) != _ways(table):
             raise ValueError(
@@ -178,6 +225,20 @@ def _found(
                 f"shared with it: untie the two, or leave {name!r} out."
             )
     return FoundTable(tuple(other for other, _ in sharers), table)
+
+
+def _beyond_rows(table: DenseModule) -> str | None:
+    """What a table has or does beside looking rows up, and would lose; ``None`` if nothing."""
+    for owner, what in ((table, "hooks"), (table.weight, "hooks of its weight")):
+        if any(getattr(owner, name, None) for name in _HOOKS):
+            return what
+    parts = {**table._modules, **table._buffers, **table._parameters}
+    if extra := [name for name in parts if name != "weight"]:
+        return f"{extra[0]!r} of its own"
+    cores = TTEmbeddingBag(1, 1, device="meta")
+    if taken := [name for name in _own_attributes(table) if hasattr(cores, name)]:
+        return f"an attribute {taken[0]!r} of its own"
+    return None
 
 
 def _ways(layer: nn.Module) -> tuple[Any, ...]:

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
-from torch.optim import SparseAdam
 from torch_geometric.data import Data
 
+from lit_gnncompress.callbacks.awaited_tables import AwaitedTables
 from lit_gnncompress.callbacks.full_tables import convert_full_tables
 from lit_gnncompress.callbacks.quantize import _REFUSED_STRATEGIES
 from lit_gnncompress.callbacks.replacement import Replacement
 from lit_gnncompress.callbacks.row_orders import Order, OrderSources, RowOrders
 from lit_gnncompress.callbacks.table_cores import Rows, Start, TableCores
-from lit_gnncompress.callbacks.tensorized import DenseTable, TensorizedTable, print_tables
+from lit_gnncompress.callbacks.tensorized import (
+    DenseTable,
+    MadeTables,
+    TensorizedTable,
+    print_tables,
+    warn_of_growth,
+)
+from lit_gnncompress.callbacks.trained_tables import (
+    GradientWatch,
+    check_copies,
+    check_optimizers,
+    check_places,
+)
 from lit_gnncompress.embedding import NodeOrder
 from lit_gnncompress.embedding.cores import Init
 from lit_gnncompress.embedding.train_table import TrainTable
@@ -44,9 +59,12 @@ class Tensorize(Callback):
     A table on the device ``"meta"`` never takes memory: its cores are made on the CPU, as large as
     its attribute ``init_std`` says (1 without it, as ``nn.Embedding``).
 
-    Checkpoints of the fit load with this callback in the Trainer. One of the full table can be
-    tested or predicted with: its rows become cores as it is read. To train on from it, load its
-    weights into the module first, and take ``start="table"``.
+    Checkpoints of the fit load with this callback in the Trainer; in test, validation and
+    prediction tables are made as the checkpoint has them, without the graph. One of the full table
+    can be tested or predicted with: its rows become cores as it is read, with a warning where they
+    lose much. To train on from it, load its weights into the module first, and take
+    ``start="table"``. Without a checkpoint these stages take a module that is tensorized already,
+    or ``start="table"``.
 
     Works with :class:`Quantize` and :class:`QuantizationFinetuning`, which quantize features and
     leave tables alone. Where tables differ in rank or graph, give a callback for each.
@@ -96,8 +114,10 @@ class Tensorize(Callback):
         ValueError: A name without a table, a table that cannot be replaced, arguments that do not
             fit it, nothing to order its rows by, or an order made for another graph.
         MisconfigurationException: Two callbacks for one table, a strategy that shards modules, an
-            optimizer for sparse gradients alone, or a fit that resumes from a checkpoint of the
-            full table.
+            optimizer for sparse gradients alone, cores in no optimizer, tables made anew after they
+            were replaced, a callback before this one that has copied the module, a fit that resumes
+            from a checkpoint of the full table, or another stage with nothing to test but random
+            cores.
 
     Example:
         >>> from lit_gnncompress.callbacks import Tensorize
@@ -139,7 +159,7 @@ class Tensorize(Callback):
         if isinstance(order, NodeOrder) and rows is None:
             rows = order.rows
         self.verbose = verbose
-        self.tables: list[TensorizedTable] = []
+        self._made = MadeTables()
         self.left_dense: list[DenseTable] = []
         self._replacement = Replacement(
             self.modules,
@@ -150,6 +170,14 @@ class Tensorize(Callback):
             ),
         )
         self._replaced: list[ref[Tensor]] = []  # which may be larger than all else
+        self._placed: list[str] = []  # since the last fit
+        self._awaited: AwaitedTables | None = None
+        self._watch: GradientWatch | None = None
+
+    @property
+    def tables(self) -> list[TensorizedTable]:
+        """What became of each table."""
+        return self._made.tables
 
     @property
     def state_key(self) -> str:
@@ -159,13 +187,13 @@ class Tensorize(Callback):
         return self._generate_state_key(modules=self.modules)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but weak references, which spawned processes could not be given."""
-        return {**self.__dict__, "_replaced": []}
+        """All but references to the module, which spawned processes could not be given."""
+        return {**self.__dict__, "_replaced": [], "_awaited": None, "_watch": None}
 
     # --- hooks ------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Replaces the tables, once per module."""
+        """Replaces the tables, once per module; where none is trained, when a state is read."""
         if isinstance(trainer.strategy, _REFUSED_STRATEGIES):
             raise MisconfigurationException(
                 f"Tensorize does not work with {type(trainer.strategy).__name__}, which shards "
@@ -173,32 +201,68 @@ class Tensorize(Callback):
             )
         if is_overridden("configure_model", pl_module):
             pl_module.configure_model()  # Lightning calls it after setup; it may be called twice
-        sources = OrderSources.of(getattr(trainer, "datamodule", None))
-        known = [each.name for each in self.left_dense]
-        replaced = self._replace(pl_module, sources, trainer)
-        left = [each for each in self.left_dense if each.name not in known]
-        if self.verbose and trainer.is_global_zero:
-            print_tables(replaced, left, self._note(replaced))
+        sources, chosen = _sources(trainer), self._replacement.chosen
+        waiting, left, _ = self._replacement.waiting(pl_module, sources)
+        if stage == TrainerFn.FITTING:
+            if waiting:
+                check_copies(takewhile(lambda each: each is not self, _callbacks(trainer)), chosen)
+            self._placed = [table.name for table in self._replace_and_print(trainer, pl_module)]
+        elif waiting:
+            self._stop_waiting()
+            self.left_dense = left
+            make = partial(self._replace, pl_module, sources, trainer, values_follow=True)
+            names = [each.names[0] for each in waiting]
+            self._awaited = AwaitedTables(pl_module, names, make, self._made)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses an optimizer of a table that is no longer there, or of sparse gradients alone."""
+        """Refuses a module or optimizers that would not train the cores."""
         chosen = self._replacement.chosen
-        gone = {id(weight) for each in self._replaced if (weight := each()) is not None}
-        trains = [table for table in pl_module.modules() if isinstance(table, TrainTable)]
-        cores = {id(parameter) for table in trains for parameter in table.parameters()}
-        for optimizer in trainer.optimizers:
-            held = {id(each) for group in optimizer.param_groups for each in group["params"]}
-            if held & gone:
-                raise MisconfigurationException(
-                    f"An optimizer holds a table that Tensorize({chosen}) replaced: make "
-                    f"optimizers in configure_optimizers, from self.parameters()."
-                )
-            if isinstance(optimizer, SparseAdam) and held & cores:
-                raise MisconfigurationException(
-                    f"SparseAdam takes sparse gradients alone, and those of the cores that "
-                    f"Tensorize({chosen}) made are dense: give these to Adam or Adagrad."
-                )
-        self._replaced = []
+        check_places(pl_module, self._placed, [], chosen)
+        dense, _, trains = self._replacement.waiting(pl_module, _sources(trainer))
+        check_places(pl_module, [], dense, chosen)
+        gone = [weight for each in self._replaced if (weight := each()) is not None]
+        check_optimizers(pl_module, trains, gone, trainer.optimizers, chosen)
+        self._replaced, self._placed = [], []
+        self._watch = GradientWatch(trains)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notices which cores have gradients."""
+        if self._watch is not None:
+            self._watch.look()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Warns, once a fit, of cores that no gradient reaches."""
+        if self._watch is not None:
+            self._watch.warn(self._replacement.chosen)
+            self._watch = None
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints what a state was read into; refuses tables that no state was read for."""
+        if self._awaited is None:
+            return
+        dense, self._awaited = self._awaited.stop(), None
+        if not dense:
+            self._print(trainer, self.tables)
+        elif (start := self._replacement.cores.start) == "table":
+            with torch.inference_mode(False):  # what is made in it could not be trained later
+                self._replace_and_print(trainer, pl_module)
+        else:
+            raise MisconfigurationException(
+                f"Tensorize({self._replacement.chosen}): {dense[0]!r} is a full table, "
+                f"and cores in its place would be random, for start={start!r} and nothing trains "
+                f"them. Fit first, give ckpt_path, take start='table' for the nearest cores, or "
+                f"leave the callback out to have the table as it is."
+            )
+
+    on_validation_start = on_predict_start = on_test_start
+
+    def on_exception(self, *_: Any) -> None:
+        """Leaves nothing in the module."""
+        self._stop_waiting()
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Leaves nothing in the module."""
+        self._stop_waiting()
 
     def state_dict(self) -> dict[str, Any]:
         """Factors and ranks of each table."""
@@ -247,15 +311,40 @@ class Tensorize(Callback):
         return self._replace(module, sources)
 
     def _replace(
-        self, module: nn.Module, sources: OrderSources, trainer: Trainer | None = None
+        self,
+        module: nn.Module,
+        sources: OrderSources,
+        trainer: Trainer | None = None,
+        values_follow: bool = False,
     ) -> list[TensorizedTable]:
-        done = self._replacement.apply(module, sources, trainer)
+        done = self._replacement.apply(module, sources, trainer, values_follow)
         self.left_dense = done.left_dense
         if done.tables:
             self._replaced += map(ref, done.weights)
-            self.tables = done.tables
+            self._made.keep(module, done.tables)
             convert_full_tables(module)
+        warn_of_growth(done.tables, self._replacement.chosen)
         return done.tables
+
+    def _replace_and_print(
+        self, trainer: Trainer, module: LightningModule
+    ) -> list[TensorizedTable]:
+        known = [each.name for each in self.left_dense]
+        replaced = self._replace(module, _sources(trainer), trainer)
+        self._print(trainer, replaced, known)
+        return replaced
+
+    def _print(
+        self, trainer: Trainer, tables: list[TensorizedTable], known: Sequence[str] = ()
+    ) -> None:
+        if self.verbose and trainer.is_global_zero:
+            left = [each for each in self.left_dense if each.name not in known]
+            print_tables(tables, left, self._note(tables))
+
+    def _stop_waiting(self) -> None:
+        if self._awaited is not None:
+            self._awaited.stop()
+        self._awaited = None
 
     def _note(self, tables: Sequence[TensorizedTable]) -> str | None:
         """What to say of tables whose order nobody chose."""
@@ -266,6 +355,15 @@ class Tensorize(Callback):
             f"No order for the rows of {', '.join(unordered)}, since there is no graph of them: "
             f"see Tensorize(order=…)."
         )
+
+
+def _sources(trainer: Trainer) -> OrderSources:
+    return OrderSources.of(getattr(trainer, "datamodule", None))
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    own: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return own
 
 
 def _checked_names(modules: Sequence[str]) -> list[str]:

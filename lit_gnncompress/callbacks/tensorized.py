@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary, ref
 
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from lit_gnncompress.callbacks.tables import DenseModule
 from lit_gnncompress.embedding.train_table import TrainTable
+
+_lost: WeakKeyDictionary[TrainTable, float | None] = WeakKeyDictionary()
+
+
+def note_lost(cores: TrainTable, share: float | None) -> None:
+    """Notes which share of a full table, read into cores, these do not hold."""
+    _lost[cores] = share
 
 
 @dataclass(frozen=True)
@@ -25,8 +36,10 @@ class TensorizedTable:
         ranks: Inner ranks.
         order: How its rows were ordered.
         parameters: Trainable numbers that took the place of all of the table's.
-        error: Share of the table that its cores do not hold, by Frobenius norm; ``None`` where
-            they started afresh.
+        num_bytes: Bytes of all that is kept: of these, and of the order.
+        full_bytes: Bytes of the table.
+        error: Share of the table that its cores do not hold, by Frobenius norm: of the one they
+            started from, or of a state of it that was read later; ``None`` where there was none.
     """
 
     name: str
@@ -37,6 +50,8 @@ class TensorizedTable:
     ranks: tuple[int, ...]
     order: str
     parameters: int
+    num_bytes: int
+    full_bytes: int
     error: float | None = None
 
     @classmethod
@@ -51,13 +66,20 @@ class TensorizedTable:
             cores.shape.ranks,
             order,
             sum(parameter.numel() for parameter in cores.parameters()),
+            cores.num_bytes,
+            cores.num_embeddings * cores.embedding_dim * cores.cores[0].element_size(),
             error,
         )
 
     @property
     def reduction(self) -> float:
-        """Numbers of the table for each that is left."""
+        """Numbers of the table for each that is trained in their place."""
         return self.num_embeddings * self.embedding_dim / self.parameters
+
+    @property
+    def saving(self) -> float:
+        """Bytes of the table for each that is kept, of the order too."""
+        return self.full_bytes / self.num_bytes
 
 
 @dataclass(frozen=True)
@@ -69,17 +91,65 @@ class DenseTable:
         num_embeddings: Rows of the table.
         embedding_dim: Columns of the table.
         parameters: Numbers that cores and vectors of parts would have.
+        unmet: The size that was asked for, where even they are too large for it.
     """
 
     name: str
     num_embeddings: int
     embedding_dim: int
     parameters: int
+    unmet: str | None = None
 
     @classmethod
-    def of(cls, name: str, table: DenseModule, parameters: int) -> DenseTable:
+    def of(
+        cls, name: str, table: DenseModule, parameters: int, unmet: str | None = None
+    ) -> DenseTable:
         """A table of this name."""
-        return cls(name, table.num_embeddings, table.embedding_dim, parameters)
+        return cls(name, table.num_embeddings, table.embedding_dim, parameters, unmet)
+
+
+class MadeTables:
+    """What became of the tables of a module, kept while its cores may read other ones."""
+
+    def __init__(self) -> None:
+        self._tables: list[TensorizedTable] = []
+        self._cores: dict[str, ref[TrainTable]] = {}
+
+    def keep(self, module: nn.Module, tables: list[TensorizedTable]) -> None:
+        """Takes the place of what was kept before."""
+        cores = {table.name: module.get_submodule(table.name) for table in tables}
+        self._cores = {n: ref(each) for n, each in cores.items() if isinstance(each, TrainTable)}
+        self._tables = tables
+
+    @property
+    def tables(self) -> list[TensorizedTable]:
+        """What became of each, with the share that was lost when a full table was read."""
+        return [self._after_reading(table) for table in self._tables]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the references, which other processes could not be given."""
+        return {"_tables": self.tables, "_cores": {}}
+
+    def _after_reading(self, table: TensorizedTable) -> TensorizedTable:
+        cores = self._cores[table.name]() if table.name in self._cores else None
+        lost = None if cores is None else _lost.get(cores)
+        return table if lost is None else replace(table, error=lost)
+
+
+def warn_of_growth(tables: Sequence[TensorizedTable], chosen: str) -> None:
+    """Warns of tables that have more numbers as tensor trains.
+
+    Args:
+        tables: What became of them.
+        chosen: The argument of ``Tensorize`` that says which tables.
+    """
+    for table in tables:
+        if table.reduction < 1:
+            size = table.num_embeddings * table.embedding_dim
+            rank_zero_warn(
+                f"Tensorize({chosen}): {table.name!r} has grown, from {size:,} numbers to "
+                f"{table.parameters:,}: leave it out, or take a lower rank."
+            )
 
 
 def print_tables(
@@ -101,9 +171,10 @@ def print_tables(
         console.print(_table(tables))
     for left in left_dense:
         size = left.num_embeddings * left.embedding_dim
+        which = "cores" if left.unmet is None else f"cores, too large for {left.unmet} at rank 1,"
         console.print(
             f"{left.name} ({left.num_embeddings:,} × {left.embedding_dim}) is left dense: its "
-            f"cores would have {left.parameters:,} numbers, the table has {size:,}.",
+            f"{which} would have {left.parameters:,} numbers, the table has {size:,}.",
             highlight=False,
         )
     if note:
@@ -111,13 +182,18 @@ def print_tables(
 
 
 def _table(tables: Sequence[TensorizedTable]) -> Table:
-    view = Table(title="Embedding tables as tensor trains", padding=(0, 0))
+    view = Table(
+        title="Embedding tables as tensor trains",
+        caption="numbers: those trained; bytes: these and the order of rows",
+        padding=(0, 0),
+    )
     view.add_column("table", overflow="fold")
     for name in ("size", "row factors", "ranks"):
         view.add_column(name, justify="right", no_wrap=True)
     view.add_column("order")
     with_error = any(table.error is not None for table in tables)
-    for name in ("before", "after", "saving", *(["error"] if with_error else [])):
+    counts = ("numbers", "fewer", "bytes", "smaller")
+    for name in (*counts, *(["error"] if with_error else [])):
         view.add_column(name, justify="right", no_wrap=True)
     for table in tables:
         view.add_row(
@@ -126,9 +202,10 @@ def _table(tables: Sequence[TensorizedTable]) -> Table:
             " ".join(map(str, table.rows)),
             " ".join(map(str, table.ranks)),
             table.order,
-            f"{table.num_embeddings * table.embedding_dim:,}",
             f"{table.parameters:,}",
             f"{table.reduction:.1f}×",
+            f"{table.num_bytes:,}",
+            f"{table.saving:.1f}×",
             *([] if not with_error else ["" if table.error is None else f"{table.error:.1%}"]),
         )
     return view

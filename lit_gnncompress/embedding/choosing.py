@@ -35,6 +35,7 @@ def choose_shape(
     num_factors: int | None = None,
     max_parameters: int | None = None,
     orthogonal: bool = False,
+    size: str | None = None,
 ) -> TTShape:
     """Chooses what is not given.
 
@@ -52,6 +53,7 @@ def choose_shape(
         num_factors: How many factors, where neither rows nor columns are given.
         max_parameters: Parameters that all cores may have together.
         orthogonal: Whether only shapes that allow orthogonal cores will do.
+        size: The argument and value that ``max_parameters`` follows from, for messages.
 
     Returns:
         The shape.
@@ -82,10 +84,12 @@ def choose_shape(
             return best
     least = min(candidates, key=lambda shape: shape.num_parameters)
     given = "" if rank is None else f" of rank={rank}"
+    asked = f"max_parameters={max_parameters}" if size is None else size
+    table = f"{num_embeddings} x {embedding_dim} in {max_parameters} parameters"
     raise ValueError(
-        f"{num_embeddings} x {embedding_dim} in {max_parameters} parameters: the smallest "
-        f"cores{given} have {least.num_parameters} (rows={least.rows}, columns={least.columns}). "
-        f"Allow as many, or give other factors or a lower rank."
+        f"{asked} cannot be met ({table}): the smallest cores{given} have {least.num_parameters} "
+        f"(rows={least.rows}, columns={least.columns}). Allow as many, or give other factors or a "
+        f"lower rank."
     )
 
 

@@ -106,19 +106,13 @@ def test_the_named_table_becomes_a_tensor_train_that_is_trained():
     assert not torch.equal(module.other.weight, before["other.weight"])
 
 
-def test_the_optimizer_holds_the_cores_and_not_the_table():
+@pytest.mark.parametrize("start", ["fresh", "structure"])
+def test_a_frozen_table_does_not_become_random(start):
     module = make_module()
-    trainer = fit(module, tensorize(), max_epochs=1)
-    held = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
-    assert held == {id(p) for p in module.parameters()}
-
-
-def test_an_optimizer_made_too_early_is_refused():
-    module = make_module()
-    early = torch.optim.Adam(module.parameters())
-    module.configure_optimizers = lambda: early
-    with pytest.raises(MisconfigurationException, match="in configure_optimizers"):
-        fit(module, tensorize())
+    module.net.embedding.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=f"'net.embedding' is frozen, and start='{start}'"):
+        tensorize(start=start).replace(module, make_graph(NODES))
+    assert type(module.net.embedding) is nn.Embedding
 
 
 @pytest.mark.parametrize(
@@ -138,9 +132,13 @@ def test_names_tails_and_globs(patterns, replaced):
 def test_what_belongs_to_the_table_stays():
     table = nn.Embedding(NODES, WIDTH, padding_idx=3, dtype=torch.float64)
     table.requires_grad_(False).eval()
+    table.field = "user"
+    table.weight.no_weight_decay = True
     module = make_module(embedding=table)
-    tensorize().replace(module, make_graph(NODES))
+    tensorize(start="table").replace(module, make_graph(NODES))
     cores = module.net.embedding
+    assert cores.field == "user"
+    assert all(p.no_weight_decay for p in cores.parameters())
     assert cores.padding_idx == 3
     assert not cores.training
     assert {(p.dtype, p.requires_grad) for p in cores.parameters()} == {(torch.float64, False)}
@@ -369,7 +367,19 @@ def test_what_shrank_is_printed_once(capsys):
     trainer.test(module, datamodule=Graphs(), verbose=False)
     printed = capsys.readouterr().out
     assert printed.count("Embedding tables as tensor trains") == 1
-    assert f"{callback.tables[0].reduction:.1f}×" in printed
+    (table,) = callback.tables
+    parameters = sum(p.numel() for p in module.net.embedding.parameters())
+    assert table.num_bytes == 4 * (parameters + NODES)  # the order has a number for each row
+    assert table.saving == 4 * NODES * WIDTH / table.num_bytes < table.reduction
+    for text in (f"{table.reduction:.1f}×", f"{table.num_bytes:,}", f"{table.saving:.1f}×"):
+        assert text in printed
+
+
+def test_a_table_that_grows_is_told():
+    module = nn.ModuleList([nn.Embedding(7, 4), nn.Embedding(900, 8)])
+    with pytest.warns(UserWarning, match=r"'0' has grown, from 28 numbers to \d+") as told:
+        Tensorize(["0", "1"], rank=8, verbose=False).replace(module)
+    assert len(told) == 1
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -386,8 +396,36 @@ def of_table(**arguments):
     return make_module(embedding=nn.Embedding(NODES, WIDTH, **arguments))
 
 
+def hooked(register, of=lambda table: table):
+    module = make_module()
+    getattr(of(module.net.embedding), register)(lambda *_: None)
+    return module
+
+
+def counting():
+    module = make_module()
+    module.net.embedding.register_buffer("count", torch.zeros(NODES))
+    return module
+
+
+def shaped():
+    module = make_module()
+    module.net.embedding.shape = (NODES, WIDTH)
+    return module
+
+
 class OwnWays(nn.Embedding):
     pass
+
+
+class MadeInSetup(Vectors):
+    def __init__(self):
+        super().__init__()
+        del self.net
+
+    def setup(self, stage):
+        self.net = nn.Module()
+        self.net.embedding = nn.Embedding(NODES, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +436,24 @@ class OwnWays(nn.Embedding):
         (tied, {}, "the table of 'net.embedding' is also 'decoder.weight'.*untie"),
         (lambda: of_table(max_norm=1.0), {}, "max_norm=1.0"),
         (lambda: make_module(embedding=OwnWays(NODES, WIDTH)), {}, "is a OwnWays"),
-        (make_module, {"rows": (2, 3, 4)}, "room for 24 embeddings, 36 too few"),
+        (make_module, {"rows": (2, 3, 4)}, "'net.embedding': .*room for 24 embeddings, 36 too few"),
+        (
+            make_module,
+            {"rank": None, "compression": 90, "rows": None},
+            r"modules=\['embedding'\]: 'net.embedding': compression=90 cannot be met",
+        ),
+        (
+            make_module,
+            {"rank": None, "max_bytes": 8, "rows": None},
+            "'net.embedding': max_bytes=8 cannot be met",
+        ),
+        (lambda: hooked("register_forward_hook"), {}, "'net.embedding' has hooks, which .* remove"),
+        (lambda: hooked("register_forward_pre_hook"), {}, "has hooks"),
+        (lambda: hooked("register_full_backward_hook"), {}, "has hooks"),
+        (lambda: hooked("register_hook", lambda t: t.weight), {}, "has hooks of its weight"),
+        (counting, {}, "has 'count' of its own"),
+        (shaped, {}, "has an attribute 'shape' of its own"),
+        (MadeInSetup, {}, "names no .* that MadeInSetup.setup makes are not there yet"),
     ],
 )
 def test_tables_that_cannot_be_replaced(module, arguments, message):

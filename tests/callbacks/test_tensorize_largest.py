@@ -94,15 +94,26 @@ def test_a_compression_that_cannot_be_had_leaves_a_table_dense(data):
     assert sizes_of(callback) == [("embeddings.0", 1000)]
     assert [left.num_embeddings for left in callback.left_dense] == list(SIZES[1:])
     assert callback.tables[0].reduction >= 130 > 500 * 8 / callback.left_dense[0].parameters
-    with pytest.raises(ValueError, match=r"500 x 8 in 30 parameters"):
+    assert {left.unmet for left in callback.left_dense} == {"compression=130"}
+    message = r"'embeddings.1': compression=130 cannot be met \(500 x 8 in 30 parameters\)"
+    with pytest.raises(ValueError, match=message):
         Tensorize(["embeddings.1"], compression=130).replace(make_dlrm(data))
 
 
+def test_bytes_that_cannot_be_had_leave_a_table_dense_and_say_so(data, capsys):
+    callback = largest(2, rank=None, max_bytes=8, verbose=True)
+    callback.setup(make_trainer(), make_dlrm(data), "fit")
+    assert callback.tables == []
+    assert [left.unmet for left in callback.left_dense] == ["max_bytes=8"] * 2
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "embeddings.0 (1,000 × 8) is left dense: its cores, too large for max_bytes=8" in printed
+
+
 def test_what_does_not_fit_at_all_is_an_error(data):
-    for arguments in ({"columns": (3, 3, 1)}, {"rank": None, "max_bytes": 8}):
+    for size in ({"rank": 4}, {"rank": None, "compression": 2}, {"rank": None, "max_bytes": 8}):
         module = make_dlrm(data)
-        with pytest.raises(ValueError, match=r"columns=\(3, 3, 1\)|in 2 parameters"):
-            largest(**arguments).replace(module)
+        with pytest.raises(ValueError, match=r"'embeddings.0': columns=\(3, 3, 1\)"):
+            largest(columns=(3, 3, 1), **size).replace(module)
         assert not [m for m in module.modules() if isinstance(m, TTEmbedding)]
 
 
@@ -172,6 +183,7 @@ def test_an_optimizer_for_sparse_gradients_alone_is_refused(data):
         module = make_dlrm(data, sparse=True)
 
         def optimizers(module=module, tables=tables):
+            module.embeddings[: tables.start].requires_grad_(False)  # which no optimizer holds
             rows = list(module.embeddings[tables].parameters())
             return torch.optim.SparseAdam(rows, lr=0.1)
 
