@@ -26,6 +26,7 @@ from torch_geometric.data import Data
 from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
 from lit_gnncompress.compare import SeedResult, compare_by_seed
 from lit_gnncompress.embedding.restored import restore_tables
+from lit_gnncompress.embedding.row_table import RowTable
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.report import print_comparison, write_report
 from lit_gnncompress.storage.artifact import save_compressed
@@ -199,10 +200,13 @@ def _compare(args: list[str]) -> None:
 def _export(args: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="lit-gnncompress export",
-        description="Write the weights of a checkpoint, its bit plan and its packed graph to one "
-        "file, which load_compressed reads. Labels and masks are left out.",
+        description="Write the weights of a checkpoint, its tensor trains among them, its bit plan "
+        "and its packed graph to one file, which load_compressed reads. Labels and masks are left "
+        "out.",
     )
-    parser.add_argument("--ckpt", required=True, help="checkpoint of a fit with Quantize")
+    parser.add_argument(
+        "--ckpt", required=True, help="checkpoint of a fit with Quantize or Tensorize"
+    )
     parser.add_argument("--out", default="model.safetensors", help="(default: model.safetensors)")
     parser.add_argument(
         "--config", help="configuration of the fit (default: the config.yaml beside the checkpoint)"
@@ -249,7 +253,7 @@ def _config_beside(checkpoint: str) -> Path:
 def _rebuild(
     path: str, checkpoint: dict[str, Any], config: Path
 ) -> tuple[LightningModule, Data | None]:
-    """The quantized module of a checkpoint, and the graph of its data."""
+    """The module of a checkpoint, quantized if its fit was, and the graph of its data."""
     if not config.is_file():
         raise FileNotFoundError(f"there is no configuration {config}.")
     try:
@@ -266,18 +270,22 @@ def _rebuild(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cli = CompressCLI({**kept, "trainer": trainer, "seed_everything": False}, run=False)
     quantize = next((c for c in callbacks_of(cli.trainer) if isinstance(c, Quantize)), None)
-    if quantize is None:
-        raise ValueError(f"{config} has no callback Quantize, so there is no plan to export by.")
-    state = checkpoint.get("callbacks", {}).get(quantize.state_key, {})
-    if "plan" in state:  # a search may have found another than that of the configuration
-        quantize.plan = BitPlan.from_dict(state["plan"])
-    quantize.setup(cli.trainer, cli.model, "predict")
-    quantize.load_state_dict(state)
+    if quantize is not None:
+        state = checkpoint.get("callbacks", {}).get(quantize.state_key, {})
+        if "plan" in state:  # a search may have found another than that of the configuration
+            quantize.plan = BitPlan.from_dict(state["plan"])
+        quantize.setup(cli.trainer, cli.model, "predict")
+        quantize.load_state_dict(state)
     try:
         restore_tables(cli.model, checkpoint["state_dict"])  # what Tensorize made in the fit
         cli.model.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} does not fit the model of {config}: {error}") from error
+    if quantize is None and not any(isinstance(each, RowTable) for each in cli.model.modules()):
+        raise ValueError(
+            f"{config} has no callback Quantize, so there is no plan to export by, and {path} has "
+            f"no table that Tensorize made small."
+        )
     return cli.model, _graph(cli.datamodule)
 
 

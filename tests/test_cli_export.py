@@ -9,8 +9,9 @@ import yaml
 
 from lit_gnncompress import BitPlan, load_compressed
 from lit_gnncompress.cli import main
-from lit_gnncompress.data import GraphDataModule
+from lit_gnncompress.data import CriteoDataModule, GraphDataModule
 from lit_gnncompress.embedding import TTEmbedding
+from lit_gnncompress.quantization.calibration import to_plain
 
 PLAN = {"features": {"convs.0": [8, 2], "convs.1": 4}, "degree_splits": [12]}
 
@@ -87,10 +88,7 @@ def test_weights_and_ranges_are_those_of_the_checkpoint(ckpt):
         assert torch.equal(value, checkpoint["state_dict"][name])
     found = checkpoint["callbacks"]["Quantize"]["calibration"]
     assert found
-    assert {
-        name: [one.to_dict() for one in ranges]
-        for name, ranges in loaded.quantization.calibrated.items()
-    } == found
+    assert to_plain(loaded.quantization.calibrated) == found
 
 
 def test_the_plan_is_that_of_the_checkpoint(ckpt, run):  # as a search leaves it
@@ -141,6 +139,52 @@ def test_tables_that_were_tensorized(tmp_path, monkeypatch):
         main(args)
 
 
+def without_quantize(model, data, **tensorize):
+    """A configuration whose fit makes tables small, and quantizes nothing."""
+    config = configuration()
+    config["model"] = {"class_path": f"lit_gnncompress.models.{model[0]}", "init_args": model[1]}
+    config["data"] = {"class_path": f"lit_gnncompress.data.{data}"}
+    config["trainer"]["max_epochs"] = 1
+    config["trainer"]["callbacks"][0] = {
+        "class_path": "lit_gnncompress.callbacks.Tensorize",
+        "init_args": {"rank": 2, "verbose": False, **tensorize},
+    }
+    return config
+
+
+@pytest.mark.parametrize("model", ["DLRM", "Recommender", "Recommender, quantized"])
+def test_tables_of_models_for_recommendation(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if model == "DLRM":
+        widths = {"embedding_dim": 8, "bottom_mlp": [8], "top_mlp": [8]}
+        config = without_quantize(("DLRM", widths), "CriteoDataModule", tables="largest:2")
+    else:
+        widths = {"embedding_dim": 8}
+        data = "InteractionDataModule"
+        config = without_quantize(("Recommender", widths), data, modules=["embedding"])
+    if "quantized" in model:
+        quantize = {"plan": {"features": 8}, "verbose": False}
+        config["trainer"]["callbacks"].append(
+            {"class_path": "lit_gnncompress.callbacks.Quantize", "init_args": quantize}
+        )
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "run.yaml"])
+    ckpt = str(next(Path().glob("**/*.ckpt")))
+    main(["export", "--ckpt", ckpt])
+    loaded = load_compressed("model.safetensors")
+    state = torch.load(ckpt, weights_only=True)["state_dict"]
+    assert any(".cores." in name for name in state)
+    assert loaded.module.state_dict().keys() == state.keys()
+    for name, value in loaded.module.state_dict().items():
+        assert torch.equal(value, state[name])
+    assert loaded.plan == BitPlan(features=8 if "quantized" in model else 32)
+    if model == "DLRM":
+        batch = next(iter(CriteoDataModule().predict_dataloader()))
+        assert loaded.predict(batch).shape == batch.label.shape
+    else:
+        assert loaded.predict().shape == (loaded.module.num_users, loaded.module.k)
+
+
 class Trap:
     def __reduce__(self):
         return open, ("trapped", "w")
@@ -166,7 +210,7 @@ def test_what_cannot_be_exported(ckpt, run):  # and no traceback
         (["empty.ckpt", *config], "empty.ckpt does not fit the model of"),
         (["alone.ckpt"], "no config.yaml in the folder of alone.ckpt, .* give that of the fit"),
         ([ckpt, "--config", "none.yaml"], "no configuration none.yaml"),
-        ([ckpt, "--config", "plain.yaml"], "has no callback Quantize"),
+        ([ckpt, "--config", "plain.yaml"], "has no callback Quantize, .* no table that Tensorize"),
         ([ckpt, "--config", "list.yaml"], "holds no mapping"),
         ([ckpt, "--config", "broken.yaml"], "is no YAML file"),
         ([ckpt, "--out", "none/model.safetensors"], "no folder none"),

@@ -79,6 +79,7 @@ def given(path: Paths, test_path: Paths, predict_path: Paths) -> Sources:
 
     Raises:
         FileNotFoundError: If one is missing.
+        IsADirectoryError: If one is a folder.
     """
     arguments = {"path": path, "test_path": test_path, "predict_path": predict_path}
     parts = []
@@ -91,6 +92,8 @@ def given(path: Paths, test_path: Paths, predict_path: Paths) -> Sources:
 def _existing(argument: str, path: Path) -> Path:
     path = path.expanduser().resolve()
     found = _plain_or_gz(path)
+    if found is None and path.is_dir():
+        raise IsADirectoryError(f"{argument}: {path} is a folder: name the files in it.")
     if found is None:
         raise FileNotFoundError(f"{argument}: there is no file {path}, nor {path.name}.gz there.")
     return found

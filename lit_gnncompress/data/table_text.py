@@ -20,6 +20,8 @@ BLOCK_ROWS = 2**16
 """Rows in memory at a time."""
 
 _SHOWN = 60
+_LINE_ENDS = b"\n\r"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 OnBadRows = Literal["error", "skip"]
 
@@ -79,6 +81,8 @@ class BadRows:
 class TextFile:
     """A file of rows, plain or compressed with gzip, whatever its name.
 
+    A UTF-8 byte order mark at the beginning and empty lines at the end are left out.
+
     Args:
         path: The file.
         form: What its lines mean.
@@ -128,17 +132,22 @@ class TextFile:
         dense = np.empty((BLOCK_ROWS, form.num_dense), np.float32)
         sparse = np.empty((BLOCK_ROWS, form.num_fields), np.uint32)
         kept = line = done = 0
-        is_last = False
+        is_last = started = False
         while not is_last:
             got = file.readinto(memoryview(text)[kept:])  # type: ignore[attr-defined,arg-type]
             begin, end, is_last = 0, kept + got, got == 0
             advance(position() - done)
             done = position()
+            if not started and end >= len(_BYTE_ORDER_MARK):
+                started = True
+                if text[: len(_BYTE_ORDER_MARK)].tobytes() == _BYTE_ORDER_MARK:
+                    begin = len(_BYTE_ORDER_MARK)
+            stop = _last_line(text, begin, end)  # what follows may be the end of the file
             lines = 1
-            while begin < end and lines:
+            while begin < stop and lines:
                 place = np.full(3, -1, np.int64)
                 rows, begin, lines, skipped = form.parse(
-                    text, begin, end, is_last, self.labelled, skip, label, dense, sparse, place
+                    text, begin, stop, is_last, self.labelled, skip, label, dense, sparse, place
                 )
                 if skipped and (not skip or not bad.count):
                     shown = text[place[0] : place[1]].tobytes().decode("utf-8", "replace")
@@ -163,6 +172,18 @@ class TextFile:
             text[:kept] = text[begin:end].copy()
 
 
+def _last_line(text: np.ndarray, begin: int, end: int) -> int:
+    """Where the last line that is not empty ends; ``begin`` if there is none."""
+    stop = end
+    while stop > begin and text[stop - 1] in _LINE_ENDS:
+        stop -= 1
+    if stop == begin:
+        return begin
+    if text[stop:end][:2].tobytes() == b"\r\n":
+        return stop + 2
+    return stop + int(stop < end and text[stop] == _LINE_ENDS[0])
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
     """The text of a file, and how many bytes of the file were read."""
@@ -179,4 +200,4 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
 def first_line(path: Path) -> str:
     """The first line of a text file, plain or compressed."""
     with _opened(path) as (file, _):
-        return file.readline(TEXT_BYTES).decode("utf-8", "replace")
+        return file.readline(TEXT_BYTES).decode("utf-8-sig", "replace")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_gnncompress.embedding.cores import Init
 from lit_gnncompress.embedding.row_table import check_indices
-from lit_gnncompress.embedding.train_table import TrainTable
+from lit_gnncompress.embedding.train_table import TrainTable, refuse_row_by_row
 from lit_gnncompress.kernels import tt_embedding_bag
 from lit_gnncompress.kernels.tt_embedding_bag import check_offsets
 
@@ -96,7 +96,7 @@ class TTEmbeddingBag(TrainTable):
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode={mode!r} is none of {', '.join(get_args(Mode))}.")
-        _refuse(max_norm, norm_type, scale_grad_by_freq, sparse)
+        refuse_row_by_row(max_norm, norm_type, scale_grad_by_freq, sparse)
         super().__init__(
             num_embeddings,
             embedding_dim,
@@ -290,25 +290,4 @@ def _check_last(offsets: Tensor, count: int) -> None:
     elif (last := int(offsets[-1])) > count:
         raise ValueError(
             f"offsets[{offsets.numel() - 1}]={last} is above the number of indices, {count}."
-        )
-
-
-def _refuse(
-    max_norm: float | None, norm_type: float, scale_grad_by_freq: bool, sparse: bool
-) -> None:
-    if max_norm is not None:
-        raise ValueError(
-            f"max_norm={max_norm} (norm_type={norm_type}): rows share their cores and cannot be "
-            f"scaled one by one. Leave it out; weight decay keeps cores small."
-        )
-    if scale_grad_by_freq:
-        raise ValueError(
-            "scale_grad_by_freq=True: gradients are those of cores, which all rows share. Leave it "
-            "out, and divide the loss of frequent rows where they are to count less."
-        )
-    if sparse:
-        raise ValueError(
-            "sparse=True: cores are small and their gradients dense. Leave it out; SGD and Adagrad "
-            "take them beside the sparse gradients of other tables, SparseAdam wants an Adam for "
-            "them."
         )

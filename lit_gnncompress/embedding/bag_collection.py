@@ -27,6 +27,9 @@ class TTEmbeddingBagCollection(nn.Module):
     with a scale that is learned are asked one by one.
 
     States are those of the tables, ``tables.NAME.cores.K`` and so on, however they are grouped.
+    Parameters of groups are common: ``named_parameters()`` has ``groups.G.core_K``, and an
+    optimizer's state is of these. A table of a group has none of its own, and cannot be replaced:
+    make another collection.
 
     Args:
         tables: The tables by name, or one after the other: then their names are their numbers.
@@ -144,7 +147,21 @@ class TTEmbeddingBagCollection(nn.Module):
 
     def _joined(self) -> list[tuple[list[str], JoinedCores]]:
         groups = cast(Iterable[JoinedCores], self.groups)
-        return list(zip(self._names, groups, strict=True))
+        found = list(zip(self._names, groups, strict=True))
+        if not torch.compiler.is_compiling():
+            for names, joined in found:
+                self._check_members(names, joined)
+        return found
+
+    def _check_members(self, names: list[str], joined: JoinedCores) -> None:
+        for number, name in enumerate(names):
+            if name not in self.tables or not joined.has(self._table(name), number):
+                raise ValueError(
+                    f"tables[{name!r}] was taken out or replaced, and its cores lie with those of "
+                    f"{', '.join(other for other in names if other != name)}: make another "
+                    f"TTEmbeddingBagCollection of the tables (copies of those that are in this "
+                    f"one), or load a state into this."
+                )
 
     # --- a category for each table ----------------------------------------------------------------
 

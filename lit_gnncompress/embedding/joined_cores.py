@@ -139,6 +139,11 @@ class JoinedCores(nn.Module):
         """Core ``k`` of shape ``(P_k, R_{k-1}, q_k, R_k)``."""
         return [getattr(self, f"core_{k}") for k in range(len(self.ends))]
 
+    def has(self, table: nn.Module, number: int) -> bool:
+        """Whether a table sees the slices of this number."""
+        cores = getattr(table, "cores", None)
+        return isinstance(cores, CoreSlices) and cores.is_of(self, number)
+
     def forward(self, places: Tensor) -> Tensor:
         """Numbers in the joined train.
 
@@ -191,6 +196,10 @@ class CoreSlices(nn.Module):
         super().__init__()
         self._joined = (joined,)  # no child: its parameters are not the table's
         self.number = number
+
+    def is_of(self, joined: JoinedCores, number: int) -> bool:
+        """Whether these are the slices of this number of ``joined``, or of a replica of it."""
+        return self.number == number and self._joined[0].ends is joined.ends
 
     def __len__(self) -> int:
         return len(self._joined[0].cores)

@@ -51,7 +51,9 @@ class JoinedLookup:
         known = self._known
         if known is None or known[0] != asked:  # a table was replaced, moved, frozen …
             with torch.inference_mode(False):  # training may come next
-                known = self._known = asked, _groups(tables, categories.device)
+                known = asked, _groups(tables, categories.device)
+            if not torch.compiler.is_compiling():  # whose tensors are not those of later calls
+                self._known = known
         found: dict[int, Tensor] = {}
         for group in known[1]:
             members = [cast(TrainTable, tables[number]) for number in group.numbers]

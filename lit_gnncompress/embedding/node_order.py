@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -182,13 +183,17 @@ class NodeOrder:
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file with the places; the rest is JSON in its header.
 
+        The header also has a checksum of both.
+
         Args:
             path: The file; one that is there is replaced when the new one is complete.
         """
         about = {"rows": self.rows, "method": self.method, "graph_hash": self.graph_hash}
-        metadata = {"kind": _KIND, "order": json.dumps(about)}
+        text = json.dumps(about)
+        place = self.place.detach().cpu().contiguous()
+        metadata = {"kind": _KIND, "order": text, "digest": _digest(text, place)}
         with replacing(path) as unfinished:
-            save_file({"place": self.place.detach().cpu().contiguous()}, unfinished, metadata)
+            save_file({"place": place}, unfinished, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> NodeOrder:
@@ -208,10 +213,12 @@ class NodeOrder:
                 metadata = file.metadata() or {}
                 if metadata.get("kind") != _KIND:
                     raise ValueError("it holds no NodeOrder")
-                about = json.loads(metadata["order"])
+                about, place = json.loads(metadata["order"]), file.get_tensor("place")
+                if _digest(metadata["order"], place) != metadata.get("digest"):
+                    raise ValueError("it is damaged, its checksum is another: make the order anew")
                 return cls(
                     rows=tuple(about["rows"]),
-                    place=file.get_tensor("place"),
+                    place=place,
                     method=about["method"],
                     graph_hash=about["graph_hash"],
                 )
@@ -229,6 +236,12 @@ def check_rows(rows: Sequence[int]) -> tuple[int, ...]:
     if not checked or any(not isinstance(p, int) or isinstance(p, bool) or p < 1 for p in checked):
         raise ValueError(f"rows={checked} must be whole numbers from 1 on.")
     return checked
+
+
+def _digest(text: str, place: Tensor) -> str:
+    hashed = hashlib.blake2b(text.encode(), digest_size=16)
+    hashed.update(place.numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def _describe(value: object) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from lit_gnncompress.embedding.row_table import RowTable
 
 if TYPE_CHECKING:
     from lit_gnncompress.embedding.node_order import NodeOrder
+
+
+_ROWS = "rows"
 
 
 class PartVectors(nn.Module):
@@ -134,7 +137,7 @@ class PartitionEmbedding(RowTable):
 
     Attributes:
         parts: The vectors, ``parts.tables[k]`` of shape ``(num_parts, D)``.
-        row_order: The order.
+        row_order: The order. States have its factors besides, ``rows``, int64.
 
     Raises:
         ValueError: An order of another number of nodes, levels that it does not have, or numbers
@@ -164,7 +167,13 @@ class PartitionEmbedding(RowTable):
         self.parts = PartVectors(row_order.rows, levels, self.embedding_dim, std, device, dtype)
 
     def reset_parameters(self) -> None:
-        """Draws the vectors anew from torch's generator."""
+        """Draws the vectors anew from torch's generator.
+
+        Raises:
+            ValueError: The order is lost, as ``to_empty`` loses what is not on the meta device.
+        """
+        assert self.row_order is not None
+        self.row_order.check_filled()
         self.parts.reset_parameters()
 
     @property
@@ -185,6 +194,25 @@ class PartitionEmbedding(RowTable):
         assert self.row_order is not None
         return self._rows_at(self.row_order.place)
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        destination[prefix + _ROWS] = torch.tensor(self._rows, device="cpu")
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        strict, missing_keys, _, error_msgs = args[1:]
+        rows = state_dict.get(prefix + _ROWS)
+        if rows is None and strict:
+            missing_keys.append(prefix + _ROWS)
+        if rows is not None and tuple(rows.tolist()) != self._rows:
+            error_msgs.append(
+                f"{prefix}{_ROWS}: the state's order has the factors {tuple(rows.tolist())}, that "
+                f"of the table here {self._rows}."
+            )
+        state_dict = {key: value for key, value in state_dict.items() if key != prefix + _ROWS}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
         """Arguments, and how much smaller the table is."""
         return (
@@ -197,6 +225,8 @@ def _checked_levels(levels: Sequence[int] | None, num_factors: int) -> tuple[int
     possible = range(1, num_factors)
     if levels is None:
         return tuple(possible)
+    if not isinstance(levels, Iterable):
+        raise TypeError(f"levels={levels!r} must be a sequence, such as [1].")
     levels = tuple(levels)
     if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(possible):
         raise ValueError(

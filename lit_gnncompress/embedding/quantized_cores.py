@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ from lit_gnncompress.embedding.tensor_train import TTEmbedding
 from lit_gnncompress.embedding.train_table import all_rows
 from lit_gnncompress.kernels import gather_dequantize, quantize_pack, tt_lookup
 from lit_gnncompress.kernels.layout import check_bits, row_bytes
+
+_FORM = "form"
 
 
 class PackedSlices(nn.Module):
@@ -29,6 +33,8 @@ class PackedSlices(nn.Module):
         codes: Packed codes, uint8, shape ``(p, row_bytes(width, bits))``.
         scale: Distance of two codes, shape ``(p,)``, float32 unless the module is moved to
             another dtype, which is that of the values, too.
+
+    States have ``form`` besides, int32: bits and shape, which codes do not tell.
 
     Raises:
         ValueError: Bits outside 1 to 8, or values that are not finite.
@@ -67,9 +73,35 @@ class PackedSlices(nn.Module):
         slices = self.shape[:1] if index is None else index.shape
         return values.view(*slices, *self.shape[1:]).to(self.scale.dtype)
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        form = torch.tensor([self.bits, *self.shape], dtype=torch.int32, device="cpu")
+        destination[prefix + _FORM] = form
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        strict, missing_keys, _, error_msgs = args[1:]
+        form = state_dict.get(prefix + _FORM)
+        if form is None and strict:
+            missing_keys.append(prefix + _FORM)
+        if form is not None and (found := form_of(form)) != (self.bits, self.shape):
+            error_msgs.append(
+                f"{prefix}{_FORM}: the state has {found[0]} bits and shape {found[1]}, the table "
+                f"here {self.bits} and {self.shape}."
+            )
+        state_dict = {key: value for key, value in state_dict.items() if key != prefix + _FORM}
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+
     def extra_repr(self) -> str:
         """Shape and bits."""
         return f"{self.shape}, bits={self.bits}"
+
+
+def form_of(form: Tensor) -> tuple[int, tuple[int, ...]]:
+    """Bits and shape, as the state of :class:`PackedSlices` has them in ``form``."""
+    bits, *shape = form.tolist()
+    return bits, tuple(shape)
 
 
 class QuantizedTTEmbedding(RowTable):
@@ -90,6 +122,7 @@ class QuantizedTTEmbedding(RowTable):
         parts: The packed vectors of parts, by level; empty without.
 
     Raises:
+        TypeError: Something else than a ``TTEmbedding``.
         ValueError: Bits outside 1 to 8, or cores with values that are not finite.
 
     Example:
@@ -100,6 +133,12 @@ class QuantizedTTEmbedding(RowTable):
     """
 
     def __init__(self, table: TTEmbedding, bits: int = 8) -> None:
+        if not isinstance(table, TTEmbedding):
+            what = "which would no longer reduce bags: leave it" if hasattr(table, "mode") else ""
+            raise TypeError(
+                f"table is a {type(table).__name__}, {what or 'which has no cores: leave it'} as "
+                f"it is. Only a TTEmbedding can be quantized."
+            )
         super().__init__(
             table.num_embeddings,
             table.embedding_dim,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from lit_gnncompress.embedding.node_order import NodeOrder
-
+from lit_gnncompress.embedding.node_order import NodeOrder
 
 _HASH = "graph_hash"
 
@@ -26,7 +24,7 @@ class RowOrder(nn.Module):
         place: Place of each row, int64 or int32, shape ``(N,)``.
         rows: Factors of the places.
         graph_hash: Hash of the graph that was ordered; ``None`` if it is not known.
-        device: Of the module.
+        device: Of the module. On ``"meta"`` the places wait on the CPU for ``to_empty``.
 
     Attributes:
         place: Place of each row, shape ``(N,)``, int32 where the places allow it.
@@ -50,7 +48,12 @@ class RowOrder(nn.Module):
         self.rows = tuple(rows)
         _check_places(place, self.capacity)
         dtype = torch.int32 if self.capacity <= 2**31 else torch.int64
-        self.register_buffer("place", place.detach().to(device, dtype, copy=True))
+        where = torch.empty(0, device=device).device  # that of `with torch.device(…)`, if any
+        place = place.detach()
+        self._waiting: Tensor | None = None
+        if where.type == "meta" and not place.is_meta:
+            self._waiting = place.to("cpu", dtype, copy=True)
+        self.register_buffer("place", place.to(where, dtype, copy=True))
         self.graph_hash = graph_hash
 
     @classmethod
@@ -64,12 +67,18 @@ class RowOrder(nn.Module):
         """The order of some nodes.
 
         Raises:
+            TypeError: Something else than a ``NodeOrder``.
             ValueError: An order of another number of nodes, or one made for other factors.
         """
+        if not isinstance(order, NodeOrder):
+            raise TypeError(
+                f"order is a {type(order).__name__} and must be a NodeOrder, as hierarchical_order "
+                f"makes one; of places, NodeOrder(rows, place, method)."
+            )
         if order.num_nodes != num_embeddings:
             raise ValueError(
-                f"order has {order.num_nodes} nodes, num_embeddings={num_embeddings}: order this "
-                f"graph."
+                f"order has {order.num_nodes} nodes, num_embeddings={num_embeddings}: order the "
+                f"graph of the table, or give num_embeddings={order.num_nodes}."
             )
         if rows is not None and tuple(rows) != tuple(order.rows):
             raise ValueError(
@@ -87,10 +96,33 @@ class RowOrder(nn.Module):
         """Places of rows, with the shape of ``indices``."""
         return self.place[indices]
 
+    def check_filled(self) -> None:
+        """Refuses places that were lost, as by ``to_empty`` of a module on another device.
+
+        Raises:
+            ValueError: Places outside the capacity, or several rows in one place.
+        """
+        try:
+            _check_places(self.place, self.capacity)
+        except ValueError as problem:
+            raise ValueError(
+                f"row_order.place holds no order: {problem} It is lost where to_empty() is called "
+                f"on a table that is not on the meta device. Make the table with device='meta', or "
+                f"load a state."
+            ) from None
+
     def extra_repr(self) -> str:
         """The factors, and the graph where it is known."""
         graph = f", graph_hash={self.graph_hash!r}" if self.graph_hash else ""
         return f"{self.place.numel()}, rows={self.rows}{graph}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RowOrder:
+        was_meta = self.place.is_meta
+        super()._apply(fn, recurse)
+        if was_meta and not self.place.is_meta and self._waiting is not None:  # to_empty
+            self.place = self._waiting.to(self.place.device)
+            self._waiting = None
+        return self
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -133,10 +165,8 @@ class RowOrder(nn.Module):
 
     def _check_same_kind(self, place: Tensor, prefix: str) -> None:
         if place.shape != self.place.shape:
-            raise ValueError(
-                f"{prefix}place orders {place.numel()} nodes, the table here has "
-                f"{self.place.numel()}: it was made for another graph."
-            )
+            table = prefix.removesuffix("row_order.")
+            raise ValueError(other_size(table, place.numel(), self.place.numel()))
         try:
             _check_places(place, self.capacity)
         except ValueError as problem:
@@ -149,6 +179,15 @@ class RowOrder(nn.Module):
                 f"the order here is of {self.graph_hash}. Load it into a table for that graph."
             )
         self.graph_hash = graph_hash
+
+
+def other_size(prefix: str, ordered: int, num_embeddings: int) -> str:
+    """That a state has more or fewer rows than a table, and what to do."""
+    return (
+        f"{prefix}row_order.place: the state orders {ordered} nodes, the table here has "
+        f"num_embeddings={num_embeddings}. It was made for another graph, or extended since: build "
+        f"the table with num_embeddings={ordered} (a model with so many nodes)."
+    )
 
 
 def _check_places(place: Tensor, capacity: int) -> None:

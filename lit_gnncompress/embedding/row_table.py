@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lit_gnncompress.embedding.row_order import RowOrder
+from lit_gnncompress.embedding.row_order import RowOrder, other_size
 
 if TYPE_CHECKING:
     from lit_gnncompress.embedding.node_order import NodeOrder
@@ -89,9 +89,33 @@ class RowTable(nn.Module, ABC):
     def weight(self) -> Tensor:
         """All rows, for models that read ``embedding.weight``: :meth:`full_weight`, each time anew.
 
-        What is written to it is lost.
+        Assigning raises an ``AttributeError``. What is written in place, as by
+        ``nn.init.normal_(table.weight)``, goes to a copy and is lost, and nobody can see it: call
+        ``reset_parameters``, or make the table by ``from_pretrained``.
         """
         return self.full_weight()
+
+    @weight.setter
+    def weight(self, value: Any) -> None:
+        self._refuse_weight()
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As for any module; a ``weight`` there cannot be."""
+        if name == "weight":  # nn.Module takes parameters before a property sees them
+            self._refuse_weight()
+        super().register_parameter(name, param)
+
+    def _refuse_weight(self) -> None:
+        kind = type(self).__name__
+        ways = {
+            "from_pretrained": f"make the table by {kind}.from_pretrained(weight)",
+            "reset_parameters": "draw it anew by reset_parameters()",
+        }
+        possible = [remedy for name, remedy in ways.items() if hasattr(self, name)]
+        raise AttributeError(
+            f"weight cannot be set: a {kind} makes its rows when they are asked for, and keeps "
+            f"none. To have others, {', or '.join(possible) or 'quantize another table'}."
+        )
 
     @property
     def compression_ratio(self) -> float:
@@ -166,10 +190,7 @@ class RowTable(nn.Module, ABC):
         elif self.row_order is None and place is not None:
             # A table can be built without the graph: its order comes with its cores.
             if place.numel() != self.num_embeddings:
-                error_msgs.append(
-                    f"{prefix}row_order.place orders {place.numel()} nodes, num_embeddings="
-                    f"{self.num_embeddings}: it was made for another graph."
-                )
+                error_msgs.append(other_size(prefix, place.numel(), self.num_embeddings))
             else:
                 self._adopt(place, prefix, error_msgs)
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]

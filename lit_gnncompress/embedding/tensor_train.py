@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lit_gnncompress.embedding.train_table import TrainTable
+import torch
+
+from lit_gnncompress.embedding.cores import Init
+from lit_gnncompress.embedding.train_table import TrainTable, refuse_row_by_row
 
 if TYPE_CHECKING:
+    from lit_gnncompress.embedding.node_order import NodeOrder
     from lit_gnncompress.embedding.quantized_cores import QuantizedTTEmbedding
 
 
@@ -23,8 +28,12 @@ class TTEmbedding(TrainTable):
         num_embeddings: Number of rows, ``N``.
         embedding_dim: Number of columns, ``D``.
         padding_idx: A row that is zero and has no gradient; negative ones count from the end.
-        rank: Rank between all cores, where a table can have one that high; or each inner rank. 8
-            if neither it nor a size is given.
+        max_norm: Refused if given: rows share their cores and cannot be scaled one by one.
+        norm_type: Of ``max_norm``.
+        scale_grad_by_freq: Refused if true, for the same reason.
+        sparse: Refused if true: the gradient of every core is dense.
+        rank: Rank between all cores, or each inner rank; nowhere above what a table of these
+            factors can have. 8 if neither it nor a size is given.
         rows: Factors of the rows, 2 to 4, their product at least ``N``. Those of the order, or
             balanced ones.
         columns: Factors of the columns, as many, their product ``D``. Balanced ones by default.
@@ -39,7 +48,7 @@ class TTEmbedding(TrainTable):
         std: Root mean square of the entries at the beginning; that of ``nn.Embedding`` is 1.
         learn_scale: Whether all cores share a factor that is trained, so that the scale of the
             table is one number that an optimizer can move.
-        device: Of parameters and order. On ``"meta"`` the order is not kept: load a state.
+        device: Of parameters and order. On ``"meta"`` the order waits on the CPU for ``to_empty``.
         dtype: Of the parameters; ``.to(torch.bfloat16)`` does as well.
 
     Attributes:
@@ -51,10 +60,11 @@ class TTEmbedding(TrainTable):
         row_order: The order; ``None`` without.
 
     Raises:
-        ValueError: Factors too small for the table or of different number, a rank below 1, a size
-            that nothing fits in, an order of another number of nodes or made for other factors,
-            ``parts`` without an order, factors that allow no orthogonal cores with
-            ``init="orthogonal"``, or more than one of ``rank``, ``compression`` and
+        TypeError: An ``order`` that is none, or a ``rank`` that is no whole number.
+        ValueError: What is refused above, factors too small for the table or of different number, a
+            rank below 1, a size that nothing fits in, an order of another number of nodes or made
+            for other factors, ``parts`` without an order, factors that allow no orthogonal cores
+            with ``init="orthogonal"``, or more than one of ``rank``, ``compression`` and
             ``max_bytes``.
 
     Example:
@@ -62,6 +72,48 @@ class TTEmbedding(TrainTable):
         >>> table(torch.tensor([[0, 5], [7, 2_449_028]])).shape, round(table.compression_ratio)
         (torch.Size([2, 2, 100]), 1234)
     """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        *,
+        rank: int | Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
+        columns: Sequence[int] | None = None,
+        order: NodeOrder | None = None,
+        init: Init = "semi_orthogonal",
+        compression: float | None = None,
+        max_bytes: int | None = None,
+        parts: bool | Sequence[int] = False,
+        std: float = 1.0,
+        learn_scale: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        refuse_row_by_row(max_norm, norm_type, scale_grad_by_freq, sparse)
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            rank=rank,
+            rows=rows,
+            columns=columns,
+            order=order,
+            init=init,
+            compression=compression,
+            max_bytes=max_bytes,
+            parts=parts,
+            std=std,
+            learn_scale=learn_scale,
+            device=device,
+            dtype=dtype,
+        )
 
     def quantized(self, bits: int = 8) -> QuantizedTTEmbedding:
         """The trained table in few bits, for inference; this one stays as it is.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from lit_gnncompress.embedding.choosing import choose_shape, parameters_within
 from lit_gnncompress.embedding.cores import Init, check_init, initial_cores
 from lit_gnncompress.embedding.decomposition import tt_svd
-from lit_gnncompress.embedding.factors import NUM_FACTORS, TTShape
+from lit_gnncompress.embedding.factors import NUM_FACTORS, TTShape, highest_ranks
 from lit_gnncompress.embedding.partition import PartVectors
 from lit_gnncompress.embedding.row_order import RowOrder
 from lit_gnncompress.embedding.row_table import RowTable
@@ -56,6 +57,7 @@ class TrainTable(RowTable):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        rank = _whole(rank)
         row_order = None
         if order is not None:
             row_order = RowOrder.of(order, num_embeddings, rows, device)
@@ -89,7 +91,17 @@ class TrainTable(RowTable):
             columns=columns,
             max_parameters=allowed,
             orthogonal=init == "orthogonal",
+            size=f"max_bytes={max_bytes}" if compression is None else f"compression={compression}",
         )
+        highest = highest_ranks(self.shape.rows, self.shape.columns)
+        if any(r > most for r, most in zip(self.shape.ranks, highest, strict=True)):
+            self.shape = choose_shape(
+                *table,
+                rank=tuple(map(min, self.shape.ranks, highest)),
+                rows=self.shape.rows,
+                columns=self.shape.columns,
+                orthogonal=init == "orthogonal",
+            )
         self.cores = nn.ParameterList(
             nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
             for shape in self.shape.core_shapes
@@ -127,9 +139,13 @@ class TrainTable(RowTable):
             The table, on the device and in the dtype of ``weight``.
 
         Raises:
+            TypeError: ``weight`` is no tensor.
             ValueError: What constructor and
                 :func:`~lit_gnncompress.embedding.decomposition.tt_svd` refuse.
         """
+        if not isinstance(weight, Tensor):
+            remedy = "give its weight" if isinstance(weight, nn.Module) else "torch.as_tensor(…)"
+            raise TypeError(f"weight is a {type(weight).__name__} and must be a tensor: {remedy}.")
         if weight.dim() != 2 or not weight.is_floating_point():
             raise ValueError(
                 f"weight must be floating-point of shape (N, D), got {weight.dtype} of shape "
@@ -165,7 +181,13 @@ class TrainTable(RowTable):
         return out.requires_grad_(not freeze)
 
     def reset_parameters(self) -> None:
-        """Draws the parameters anew from torch's generator."""
+        """Draws the parameters anew from torch's generator.
+
+        Raises:
+            ValueError: The order is lost, as ``to_empty`` loses what is not on the meta device.
+        """
+        if self.row_order is not None:
+            self.row_order.check_filled()
         self._reset_cores()
         if self.parts is not None:
             self.parts.reset_parameters()
@@ -231,3 +253,44 @@ class TrainTable(RowTable):
             f"{super().extra_repr()}, rank={self.shape.ranks}, rows={self.shape.rows}, "
             f"columns={self.shape.columns}, compression_ratio={self.compression_ratio:.4g}"
         )
+
+
+def refuse_row_by_row(
+    max_norm: float | None, norm_type: float, scale_grad_by_freq: bool, sparse: bool
+) -> None:
+    """Refuses arguments of ``nn.Embedding`` that treat rows one by one.
+
+    Raises:
+        ValueError: Saying what to do instead.
+    """
+    if max_norm is not None:
+        raise ValueError(
+            f"max_norm={max_norm} (norm_type={norm_type}): rows share their cores and cannot be "
+            f"scaled one by one. Leave it out; weight decay keeps cores small."
+        )
+    if scale_grad_by_freq:
+        raise ValueError(
+            "scale_grad_by_freq=True: gradients are those of cores, which all rows share. Leave it "
+            "out, and divide the loss of frequent rows where they are to count less."
+        )
+    if sparse:
+        raise ValueError(
+            "sparse=True: cores are small and their gradients dense. Leave it out; SGD and Adagrad "
+            "take them beside the sparse gradients of other tables, SparseAdam wants an Adam for "
+            "them."
+        )
+
+
+def _whole(rank: Any) -> int | tuple[int, ...] | None:
+    """One rank or several, of whatever whole numbers.
+
+    Raises:
+        TypeError: Something else.
+    """
+    if rank is None or (isinstance(rank, Integral) and not isinstance(rank, bool)):
+        return rank if rank is None else int(rank)
+    several = isinstance(rank, Iterable) and not isinstance(rank, str)
+    ranks = list(rank) if several else []
+    if not ranks or any(isinstance(r, bool) or not isinstance(r, Integral) for r in ranks):
+        raise TypeError(f"rank={rank!r} must be a whole number, or a sequence of them.")
+    return tuple(int(r) for r in ranks)

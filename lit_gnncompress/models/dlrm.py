@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Literal
 
 import lightning as L
@@ -82,6 +83,7 @@ class DLRM(L.LightningModule):
     cores are so large that a CPU is quicker without.
 
     Raises:
+        TypeError: If ``num_embeddings`` is no sequence, or a size no whole number.
         ValueError: If a size is below 1, there is no field, ``sizes`` or ``optimizer`` is unknown,
             or ``sparse`` and Adam come together.
 
@@ -238,7 +240,8 @@ class DLRM(L.LightningModule):
                     f"{name} has shape {tuple(rows.shape)}, but this model was made for (B, "
                     f"{width}): give it num_dense and num_embeddings of the data"
                 )
-        if sparse.is_cpu and len(sparse):  # elsewhere one would have to wait for the device
+        # Compiled, and on other devices, one would have to wait for the values.
+        if sparse.is_cpu and len(sparse) and not torch.compiler.is_compiling():
             low, high = sparse.amin(0).tolist(), sparse.amax(0).tolist()
             for field, table in enumerate(self.embeddings):
                 rows = getattr(table, "num_embeddings", high[field] + 1)
@@ -294,7 +297,12 @@ def _check(
     bottom_mlp: Sequence[int],
     top_mlp: Sequence[int],
 ) -> None:
-    if not num_embeddings:
+    if not isinstance(num_embeddings, Collection):
+        raise TypeError(
+            f"num_embeddings={num_embeddings!r} must be a sequence, the rows of the table of each "
+            f"field, such as those of a data module, data.num_embeddings"
+        )
+    if len(num_embeddings) == 0:
         raise ValueError("num_embeddings is empty: give the rows of the table of each field")
     for name, sizes in (
         ("num_embeddings", num_embeddings),
@@ -302,6 +310,8 @@ def _check(
         ("bottom_mlp", bottom_mlp),
         ("top_mlp", top_mlp),
     ):
+        if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
+            raise TypeError(f"{name}={sizes}: each must be a whole number")
         if any(size < 1 for size in sizes):
             raise ValueError(f"{name}={sizes}: each must be at least 1")
     if num_dense < 0:

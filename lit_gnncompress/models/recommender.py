@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,8 @@ from torch_geometric.data import Data
 from lit_gnncompress.embedding import restore_tables
 from lit_gnncompress.models.light_graph_conv import LightGraphConv, symmetric_adjacency
 from lit_gnncompress.models.ranking_metrics import NDCGAtK, RecallAtK
+
+_USERS = 1024  # whose scores of all items are in memory at a time
 
 
 class Recommender(L.LightningModule):
@@ -118,6 +121,7 @@ class Recommender(L.LightningModule):
 
     def training_step(self, batch: Data, batch_idx: int) -> Tensor:
         """Return the loss of the batch's triples."""
+        self._check_sizes(batch, batch.positive)
         table = self._table(batch.edge_index.device)
         vectors = self._propagate(table, batch.edge_index)
         nodes = batch.user, batch.positive + self.num_users, batch.negative + self.num_users
@@ -144,10 +148,29 @@ class Recommender(L.LightningModule):
     def predict_step(self, batch: Data, batch_idx: int) -> Tensor:
         """Return the ``k`` best items of each user, best first, int64 of shape ``(B, k)``.
 
-        A user who has not so many left gets -1 in their place.
+        A user who has not so many left gets -1 in their place. Where ``batch`` is a graph without
+        ``user`` and ``seen``, it is about all users, and what its edges say they chose.
         """
+        if "user" not in batch:
+            return self._predict_all(batch)
         scores, items = self._recommend(batch)
         return items.masked_fill(scores == -torch.inf, -1)
+
+    def _predict_all(self, graph: Data) -> Tensor:
+        self._evaluated = None  # of another graph
+        chosen = graph.edge_index[:, graph.edge_index[0] < self.num_users]
+        users, by_user = chosen[0].sort()
+        items = chosen[1, by_user] - self.num_users
+        found = []
+        for user in torch.arange(self.num_users, device=users.device).split(_USERS):
+            ends = torch.searchsorted(users, torch.stack([user[0], user[-1] + 1]).to(users.dtype))
+            of_users = slice(*ends.tolist())
+            batch = copy.copy(graph)
+            batch.user = user
+            batch.seen = torch.stack([users[of_users] - user[0], items[of_users]])
+            found.append(self.predict_step(batch, 0))
+        self._evaluated = None
+        return torch.cat(found)
 
     def on_validation_epoch_start(self) -> None:
         """Forget vectors of weights that have changed since."""
@@ -182,6 +205,7 @@ class Recommender(L.LightningModule):
     @torch.no_grad()
     def _recommend(self, batch: Data) -> tuple[Tensor, Tensor]:
         """Scores and items of the ``k`` best, ``(B, k)`` each, without those seen."""
+        self._check_sizes(batch, batch.seen[1])
         if self._evaluated is None:  # one pass over the graph for all users
             self._evaluated = self(batch.edge_index)
         users, items = self._evaluated.split([self.num_users, self.num_items])
@@ -189,6 +213,26 @@ class Recommender(L.LightningModule):
         scores[batch.seen[0], batch.seen[1]] = -torch.inf
         best = scores.topk(self.k, dim=1)
         return best.values, best.indices
+
+    def _check_sizes(self, batch: Data, items: Tensor) -> None:
+        """Refuses a batch of another number of users or items, as far as it tells."""
+        num_nodes = self.num_users + self.num_items
+        found = ""
+        if "num_nodes" in batch and batch.num_nodes != num_nodes:
+            found = f"a graph of {batch.num_nodes} users and items"
+        for name, ids, size in (
+            ("user", batch.user, self.num_users),
+            ("item", items, self.num_items),
+        ):
+            # Other devices would have to be waited for.
+            if not found and ids.is_cpu and ids.numel() and (highest := int(ids.max())) >= size:
+                found = f"{name} {highest}"
+        if found:
+            raise ValueError(
+                f"the batch has {found}, but this model was made for num_users={self.num_users} "
+                f"and num_items={self.num_items}: give it those of the data, data.num_users and "
+                f"data.num_items"
+            )
 
     def _rank(self, batch: Data, stage: str, prog_bar: bool = False) -> None:
         scores, items = self._recommend(batch)

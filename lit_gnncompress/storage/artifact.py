@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from lit_gnncompress.embedding.restored import restore_tables
+from lit_gnncompress.embedding.row_table import RowTable
 from lit_gnncompress.plan import BitPlan
+from lit_gnncompress.quantization.calibration import SiteRanges, from_plain, to_plain
 from lit_gnncompress.quantization.quantize import (
     Quantization,
     quantization_of,
     quantize_,
     remove_quantization,
 )
-from lit_gnncompress.quantization.ranges import CalibratedRange
 from lit_gnncompress.storage.container import ContainerError, PathLike, read_container
 from lit_gnncompress.storage.container_writer import write_container
 from lit_gnncompress.storage.feature_file import assemble, describe
@@ -44,35 +45,40 @@ class CompressedModel:
     Attributes:
         module: The module, quantized by its plan and in evaluation mode.
         data: The graph with packed features; ``None`` where the file holds the model alone.
-        quantization: The plan at work.
+        quantization: The plan at work; ``None`` where only the tables are small.
         bytes_by_part: Bytes of the file: its ``weights``, its ``features``, the rest of its
             ``graph``, and its ``header`` with plan, ranges and checksums.
     """
 
     module: nn.Module
     data: Data | None
-    quantization: Quantization
+    quantization: Quantization | None
     bytes_by_part: dict[str, int]
 
     @property
     def plan(self) -> BitPlan:
         """Bits of every site."""
-        return self.quantization.plan
+        return BitPlan() if self.quantization is None else self.quantization.plan
 
     @torch.inference_mode()
-    def predict(self, data: Data | None = None) -> Any:
+    def predict(self, data: Any = None) -> Any:
         """What the module says of a graph, see :func:`~lit_gnncompress.storage.inference.predict`.
 
         Args:
-            data: A graph on the module's device; that of the file by default.
+            data: A graph on the module's device; that of the file by default. Where there is no
+                plan, any batch that the module's ``predict_step`` takes.
 
         Raises:
-            ValueError: Neither ``data`` nor a graph in the file.
+            ValueError: Neither ``data`` nor a graph in the file, or a ``predict_step`` that wants
+                more than a graph.
         """
         data = self.data if data is None else data
         if data is None:
-            raise ValueError("The file holds no graph: give predict() one.")
+            raise ValueError("The file holds no graph: give predict() one, or a batch.")
+        if self.quantization is None:
+            return predict(self.module, data)
         publish_graph(self.quantization, data)
+        self.quantization.context.begin_step()  # a predict_step may call its model several times
         try:
             return predict(self.module, data)
         finally:
@@ -96,8 +102,10 @@ def save_compressed(
         path: The file, by custom ``*.safetensors``.
         module: The module: one that was fitted with
             :class:`~lit_gnncompress.callbacks.Quantize`, or is quantized otherwise, or a plain one
-            with ``plan``.
-        plan: Bits of every site, where the module is not quantized already.
+            with ``plan``, or any with small tables, such as
+            :class:`~lit_gnncompress.embedding.TTEmbedding`.
+        plan: Bits of every site, where the module is not quantized already. If ``None`` then,
+            nothing is quantized but what the tables hold in few bits.
         data: The graph to predict on. Its features are packed by the bits of the layer that reads
             them, if they are not yet; integers are kept in as few bytes as hold them. Everything
             else in it is kept as well, so leave out what predictions do not need. Ranges of hidden
@@ -110,9 +118,9 @@ def save_compressed(
 
     Raises:
         TypeError: A graph of several node types, or no graph.
-        ValueError: A module without plan, another plan than that of the module, one whose rounding
-            is ``"floor"``, or an attribute of the module or the graph that no file of tensors can
-            hold.
+        ValueError: A module without plan and small tables, another plan than that of the module,
+            one whose rounding is ``"floor"``, or an attribute of the module or the graph that no
+            file of tensors can hold.
 
     Example:
         >>> save_compressed("cora.safetensors", module, data=datamodule.data)
@@ -127,22 +135,13 @@ def save_compressed(
     quantization = _quantized_copy(module, plan)
     graph = None
     if data is not None:
-        device = next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0)).device
         graph = {}
-        packed = pack_for_inference(quantization, copy.copy(data).to(device))
-        for name, value in packed.to_dict().items():
+        if quantization is not None:
+            tensor = next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0))
+            data = pack_for_inference(quantization, copy.copy(data).to(tensor.device))
+        for name, value in data.to_dict().items():
             graph[name] = _store(name, value, tensors)
-    ranges = {
-        name: [one.to_dict() for one in found] for name, found in quantization.calibrated.items()
-    }
-    meta = {
-        "module": _describe_module(module),
-        "plan": quantization.plan.to_dict(),
-        "splits": list(quantization.context.splits),
-        "options": quantization.context.options,
-        "ranges": ranges,
-        "data": graph,
-    }
+    meta = {"module": _describe_module(module), **_describe_plan(quantization), "data": graph}
     size = write_container(path, tensors, meta, KIND)
     return _bytes_by_part(tensors, meta, size)
 
@@ -181,16 +180,19 @@ def load_compressed(
     try:
         restore_tables(built, found.weights)
         _load_weights(built, found.weights)
-        quantization = quantize_(remove_quantization(built), found.plan, **found.options)
+        plain, quantization = remove_quantization(built), None
+        if found.plan is not None:
+            quantization = quantize_(plain, found.plan, **found.options)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"{type(built).__name__} does not fit what {path} holds, a {found.module_class}: "
             f"{error}"
         ) from error
-    quantization.context.splits = found.splits
-    quantization.context.calibrating = False
-    quantization.calibrated = found.ranges
-    use_packed_form(quantization)
+    if quantization is not None:
+        quantization.context.splits = found.splits
+        quantization.context.calibrating = False
+        quantization.calibrated = found.ranges
+        use_packed_form(quantization)
     sizes = _bytes_by_part(tensors, meta, os.stat(path).st_size)
     return CompressedModel(built.eval(), found.data, quantization, sizes)
 
@@ -202,10 +204,10 @@ class _Contents(NamedTuple):
     hparams: dict[str, Any]
     missing: list[str]
     weights: dict[str, Tensor]
-    plan: BitPlan
+    plan: BitPlan | None
     splits: tuple[int, ...]
     options: dict[str, Any]
-    ranges: dict[str, list[CalibratedRange]]
+    ranges: dict[str, SiteRanges]
     data: Data | None
 
     @classmethod
@@ -218,13 +220,10 @@ class _Contents(NamedTuple):
             dict(described["hparams"]),
             list(described["missing"]),
             _below(_WEIGHT, tensors),
-            BitPlan.from_dict(meta["plan"]),
+            None if meta["plan"] is None else BitPlan.from_dict(meta["plan"]),
             tuple(meta["splits"]),
             dict(meta["options"]),
-            {
-                name: [CalibratedRange.from_dict(one) for one in found]
-                for name, found in meta["ranges"].items()
-            },
+            from_plain(meta["ranges"]),
             None
             if graph is None
             else Data.from_dict({n: _restore(path, n, kind, tensors) for n, kind in graph.items()}),
@@ -234,12 +233,15 @@ class _Contents(NamedTuple):
 # --- the module ---------------------------------------------------------------------------------
 
 
-def _quantized_copy(module: nn.Module, plan: BitPlan | None) -> Quantization:
-    """The plan at work in a copy of ``module``, which shares its weights."""
+def _quantized_copy(module: nn.Module, plan: BitPlan | None) -> Quantization | None:
+    """The plan at work in a copy of ``module``, which shares its weights; ``None`` without plan."""
     quantization = quantization_of(module)
     if quantization is None and plan is None:
+        if any(isinstance(layer, RowTable) for layer in module.modules()):
+            return None
         raise ValueError(
-            f"plan=None, and {type(module).__name__} is not quantized: give a BitPlan."
+            f"plan=None, and {type(module).__name__} is not quantized and has no small table: give "
+            f"a BitPlan, or let Tensorize replace its tables."
         )
     if quantization is not None and plan is not None and plan != quantization.plan:
         raise ValueError(
@@ -264,6 +266,18 @@ def _quantized_copy(module: nn.Module, plan: BitPlan | None) -> Quantization:
             f"rounded to nearest, so that it would predict otherwise: fit with rounding='nearest'."
         )
     return of_twin
+
+
+def _describe_plan(quantization: Quantization | None) -> dict[str, Any]:
+    """The plan and what was found for it; a plan of ``None`` where nothing is quantized."""
+    if quantization is None:
+        return {"plan": None, "splits": [], "options": {}, "ranges": {}}
+    return {
+        "plan": quantization.plan.to_dict(),
+        "splits": list(quantization.context.splits),
+        "options": quantization.context.options,
+        "ranges": to_plain(quantization.calibrated),
+    }
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -37,14 +37,20 @@ def pack_for_inference(quantization: Quantization, data: Data) -> Data:
     use_packed_form(quantization)
     with torch.no_grad():
         publish_graph(quantization, data)
+        quantization.context.begin_step()
         predict(module, data)  # shows which layer reads what
         for name, x in list(data.to_dict().items()):
             if type(x) is Tensor and x.dim() == 2 and x.is_floating_point():
                 packed = packed_input(quantization, x)
                 if packed is not None:
                     data[name] = packed
-        quantization.calibrated = known  # not those of inputs, which are packed by now
-        predict(module, data)  # finds the ranges that are missing
+        quantization.calibrated = {}  # not those of inputs, which are packed by now
+        quantization.context.calibrating = True
+        quantization.context.begin_step()
+        predict(module, data)
+        quantization.calibrated = quantization.calibrated | known
+        quantization.context.calibrating = False
+    quantization.context.end_step()
     return data
 
 
@@ -57,16 +63,29 @@ def publish_graph(quantization: Quantization, data: Data) -> None:
     quantization.publish(int(data.num_nodes), degrees)
 
 
-def predict(module: nn.Module, data: Data) -> Any:
+def predict(module: nn.Module, data: Any) -> Any:
     """What a module makes of a graph.
 
-    A LightningModule with a ``predict_step`` of its own is asked for that. Another module is called
-    with the graph, if it takes one argument, else with ``x``, with ``adj_t`` or ``edge_index``, and
-    with ``edge_weight`` and ``edge_attr`` where it knows them and the graph has them.
+    A LightningModule with a ``predict_step`` of its own is asked for that, and ``data`` may then be
+    any batch that it takes. Another module is called with the graph, if it takes one argument, else
+    with ``x``, with ``adj_t`` or ``edge_index``, and with ``edge_weight`` and ``edge_attr`` where
+    it knows them and the graph has them.
+
+    Raises:
+        ValueError: A ``predict_step`` that wants more than the graph has.
     """
     step = getattr(type(module), "predict_step", None)
     if step is not None and not step.__module__.startswith(("lightning.", "pytorch_lightning.")):
-        return module.predict_step(data, 0)  # type: ignore[operator]
+        try:
+            return module.predict_step(data, 0)  # type: ignore[operator]
+        except AttributeError as error:
+            if not isinstance(data, Data):
+                raise
+            raise ValueError(
+                f"{type(module).__name__}.predict_step does not predict on the graph, which has "
+                f"{', '.join(data.keys())} ({error}). Save the model without data, and give "
+                f"predict() a batch."
+            ) from error
     parameters = inspect.signature(module.forward).parameters
     needed = [p for p in parameters.values() if p.default is p.empty and p.kind in _POSITIONAL]
     if len(needed) == 1:

@@ -82,6 +82,8 @@ def test_missing_files_are_named(tmp_path):
         FileNotFoundError, match=r"test_path: there is no file .*day_9, nor day_9.gz"
     ):
         CriteoDataModule(path=__file__, test_path=tmp_path / "day_9").setup("fit")
+    with pytest.raises(IsADirectoryError, match=r"path: .* is a folder: name the files in it"):
+        CriteoDataModule(path=tmp_path).setup("fit")
 
 
 def test_criteo10k_is_what_it_is(real_root, tmp_path):

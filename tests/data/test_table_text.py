@@ -97,11 +97,37 @@ BAD_ROWS = [
 @pytest.mark.parametrize(("words", "message"), BAD_ROWS)
 def test_what_is_no_row_is_named_or_counted(words, message, tmp_path):
     path = tmp_path / "day_3"
-    path.write_text(line(*GOOD) + line(*words) + line(*GOOD) + line(*words))
+    path.write_text(line(*GOOD) + (line(*words) + line(*GOOD)) * 2)
     with pytest.raises(ValueError, match=rf"day_3, line 2: {message}.*on_bad_rows='skip'"):
         read(path, FORM)
     label, _, _, bad = read(path, FORM, "skip")
-    assert (len(label), bad.count) == (2, 2)
+    assert (len(label), bad.count) == (3, 2)
+
+
+@pytest.mark.parametrize("text_bytes", [41, 64, 1000])
+@pytest.mark.parametrize("end", ["", "\n\n", "\r\n\r\n", "\n" * 20])
+@pytest.mark.parametrize("packed", [True, False])
+def test_marks_and_empty_lines_at_the_ends_are_left_out(
+    text_bytes, end, packed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table_text, "TEXT_BYTES", text_bytes)
+    text = b"\xef\xbb\xbf" + (line(*GOOD) * 9 + end).encode()
+    path = tmp_path / "day"
+    path.write_bytes(gzip.compress(text) if packed else text)
+    label, dense, sparse, bad = read(path, FORM)
+    assert (label, sparse, bad.count) == ([1] * 9, [[160, 160]] * 9, 0)
+    np.testing.assert_allclose(dense, np.log1p([[1, 2, 3]] * 9), rtol=1e-6)
+
+
+@pytest.mark.parametrize("text_bytes", [41, 1000])
+def test_empty_lines_between_rows_are_none(text_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_text, "TEXT_BYTES", text_bytes)
+    path = tmp_path / "day"
+    path.write_text(line(*GOOD) + "\n" * 15 + line(*GOOD))
+    with pytest.raises(ValueError, match="day, line 2: it is empty"):
+        read(path, FORM)
+    label, _, _, bad = read(path, FORM, "skip")
+    assert (len(label), bad.count) == (2, 15)
 
 
 def test_files_that_are_cut_off_are_refused(tmp_path):

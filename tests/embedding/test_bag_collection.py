@@ -286,3 +286,24 @@ def test_what_is_no_collection():
     TTEmbeddingBagCollection(tables)
     with pytest.raises(ValueError, match=r"tables\['user'\] is in another collection already"):
         TTEmbeddingBagCollection(tables)
+
+
+def test_a_table_that_was_replaced_is_told():
+    categories = torch.zeros(2, 3, dtype=torch.long)
+    for change in (
+        lambda tables: tables.update({"item": make_tables()["item"]}),
+        lambda tables: tables.update(
+            {"item": TTEmbeddingBagCollection(make_tables()).tables["item"]}
+        ),
+        lambda tables: tables.pop("item"),
+    ):
+        collection = TTEmbeddingBagCollection(make_tables())
+        change(collection.tables)
+        asked = categories[:, : len(collection.tables)]
+        for input in (asked, list(asked.unsqueeze(2).unbind(1))):
+            with pytest.raises(ValueError, match=r"tables\['item'\] was taken out or replaced"):
+                collection(input)
+    collection = TTEmbeddingBagCollection(make_tables(item={"mode": "max"}))
+    collection.tables["item"] = make_tables()["item"]  # which is in no group
+    rows = collection(categories)[:, 1]
+    torch.testing.assert_close(rows, collection.tables["item"].full_weight()[[0, 0]])

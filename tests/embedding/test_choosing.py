@@ -58,7 +58,11 @@ def test_what_is_given_stays():
         ({"rank": 0}, "rank: 0"),
         ({"rank": (4, 0)}, "rank: 0"),
         ({"rank": 4, "max_parameters": 100}, "the smallest cores of rank=4 have"),
-        ({"max_parameters": 10}, "1000 x 64 in 10 parameters: the smallest cores have"),
+        (
+            {"max_parameters": 10},
+            r"max_parameters=10 cannot be met \(1000 x 64 in 10 parameters\): the smallest cores",
+        ),
+        ({"max_parameters": 10, "size": "compression=6400"}, "compression=6400 cannot be met"),
         ({"rows": (10, 10, 9)}, "100 too few"),
         ({"columns": (4, 4, 3)}, "make 48 columns"),
         ({"rows": (10, 100), "columns": (4, 4, 4)}, "differ: 2 by rows, 3 by columns"),

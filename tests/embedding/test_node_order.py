@@ -78,10 +78,28 @@ def _other_kind(path):
     save_file({"place": torch.arange(3)}, path)
 
 
-def _not_injective(path):
+def _without_checksum(path):
     about = {"rows": [2, 2], "method": "by hand", "graph_hash": None}
     metadata = {"kind": "lit_gnncompress.NodeOrder", "order": json.dumps(about)}
-    save_file({"place": torch.tensor([1, 1])}, path, metadata)
+    save_file({"place": torch.tensor([1, 0])}, path, metadata)
+
+
+def _flipped(bit):
+    def write(path):
+        random_order(20, ROWS).save(path)
+        text = bytearray(path.read_bytes())
+        text[-20 * 8] ^= 1 << bit  # of the place of node 0
+        path.write_bytes(text)
+
+    return write
+
+
+def _other_rows(path):
+    random_order(20, ROWS).save(path)
+    text = path.read_bytes()
+    rows = str(list(ROWS)).encode()
+    assert text.count(rows) == 1
+    path.write_bytes(text.replace(rows, str(list(reversed(ROWS))).encode()))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +107,9 @@ def _not_injective(path):
     [
         (lambda path: path.write_bytes(b"12345678"), "cannot|not an order"),
         (_other_kind, "it holds no NodeOrder"),
-        (_not_injective, "place=1 is taken"),
+        (_without_checksum, "it is damaged, its checksum is another: make the order anew"),
+        *((_flipped(bit), "it is damaged") for bit in range(8)),
+        (_other_rows, "it is damaged"),
     ],
 )
 def test_other_files_are_refused(tmp_path, write, message):

@@ -65,6 +65,11 @@ def _cut_short(path):
     path.write_bytes(path.read_bytes()[:-8])
 
 
+def _flipped(path):
+    text = path.read_bytes()
+    path.write_bytes(text[:-8] + bytes([text[-8] ^ 1]) + text[-7:])
+
+
 def _another_graph(path):
     known = NodeOrder.load(path)
     NodeOrder(known.rows, known.place, known.method, "0" * 32).save(path)
@@ -76,7 +81,8 @@ def _other_rows(path):
 
 
 @pytest.mark.parametrize(
-    "spoil", [_cut_short, _another_graph, _other_rows, lambda path: path.write_bytes(b"")]
+    "spoil",
+    [_cut_short, _flipped, _another_graph, _other_rows, lambda path: path.write_bytes(b"")],
 )
 def test_spoilt_files_are_made_anew(made, tmp_path, spoil):
     first = hierarchical_order(EDGES, N, ROWS, cache_dir=tmp_path)
@@ -99,3 +105,18 @@ def test_types_are_kept_together(made, tmp_path):
     next(tmp_path.iterdir()).unlink()
     hierarchical_order(*TYPED, cache_dir=tmp_path)
     assert len(made) == 2
+
+
+def test_an_order_that_cannot_be_kept_is_there_all_the_same(made, tmp_path):
+    expected = hierarchical_order(EDGES, N, ROWS)
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match=r"cache_dir='.*file': the order cannot be kept there"):
+        order = hierarchical_order(EDGES, N, ROWS, cache_dir=tmp_path / "file")
+    assert torch.equal(order.place, expected.place)
+    assert len(made) == 2
+
+
+def test_the_folder_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    hierarchical_order(EDGES, N, ROWS, cache_dir="~/orders")
+    assert len(list((tmp_path / "orders").iterdir())) == 1

@@ -83,6 +83,7 @@ def test_entries_begin_with_the_asked_deviation(levels):
         (lambda: make([0, 1]), r"levels=\(0, 1\)"),
         (lambda: make([1, 1]), r"levels=\(1, 1\)"),
         (lambda: make([]), r"levels=\(\)"),
+        (lambda: make(1), r"levels=1 must be a sequence, such as \[1\]"),
         (lambda: make(std=0), "std=0"),
         (lambda: make(padding_idx=100), "padding_idx=100"),
         (lambda: PartitionEmbedding(99, 8, random_order(N, ROWS)), "order has 100 nodes"),
@@ -90,8 +91,17 @@ def test_entries_begin_with_the_asked_deviation(levels):
     ],
 )
 def test_what_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_a_state_of_another_order():
+    state = make().state_dict()
+    with pytest.raises(RuntimeError, match=r"rows: .* has the factors .*, that of the table here"):
+        make().load_state_dict(state | {"rows": torch.tensor(ROWS).flip(0)})
+    del state["rows"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*\"rows\""):
+        make().load_state_dict(state)
 
 
 def test_an_index_out_of_range_says_which_and_where():

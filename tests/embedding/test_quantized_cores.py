@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from lit_gnncompress.embedding import QuantizedTTEmbedding, TTEmbedding
+from lit_gnncompress.embedding import QuantizedTTEmbedding, TTEmbedding, TTEmbeddingBag
 from lit_gnncompress.embedding.quantized_cores import PackedSlices
 from lit_gnncompress.kernels.layout import row_bytes
 from tests.embedding.tables import random_order, table_of
@@ -75,7 +75,8 @@ def test_bytes_really_shrink(bits):
         p * row_bytes(before * q * after, bits) for p, before, q, after in table.shape.core_shapes
     )
     assert small.num_bytes == codes + 4 * sum(ROWS)
-    assert sum(t.numel() * t.element_size() for t in small.state_dict().values()) == small.num_bytes
+    state = {name: t for name, t in small.state_dict().items() if not name.endswith("form")}
+    assert sum(t.numel() * t.element_size() for t in state.values()) == small.num_bytes
     assert small.compression_ratio == 4 * N * 27 / small.num_bytes
     assert small.num_bytes < table.num_bytes * (bits / 32 + 0.15)
 
@@ -93,7 +94,7 @@ def test_states_and_copies():
     same = [fresh, empty, copy.deepcopy(small), pickle.loads(pickle.dumps(small))]
     for other in same:
         assert torch.equal(other.full_weight(), small.full_weight())
-    with pytest.raises(RuntimeError, match=r"size mismatch for cores\.0\.codes"):
+    with pytest.raises(RuntimeError, match=r"cores\.0\.form: the state has 4 bits .* here 8 and"):
         make(parts=True).quantized(8).load_state_dict(small.state_dict())
 
 
@@ -126,3 +127,26 @@ def test_bad_bits_and_indices():
         make().quantized(9)
     with pytest.raises(IndexError, match=r"indices\[0\]=1000"):
         make().quantized(8)(torch.tensor([N]))
+
+
+def test_a_state_of_other_shape_with_codes_of_the_same():
+    small = TTEmbedding(64, 8, rows=(8, 8), columns=(2, 4), rank=2).quantized(8)
+    other = TTEmbedding(64, 8, rows=(8, 8), columns=(4, 2), rank=2).quantized(8)
+    with pytest.raises(RuntimeError, match=r"the state has 8 bits and shape \(8, 1, 2, 2\)"):
+        other.load_state_dict(small.state_dict())
+    state = small.state_dict()
+    del state["cores.1.form"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*cores\.1\.form"):
+        small.load_state_dict(state)
+
+
+def test_other_tables_are_refused():
+    with pytest.raises(TypeError, match="table is a TTEmbeddingBag, which would no longer reduce"):
+        QuantizedTTEmbedding(TTEmbeddingBag(N, 27, mode="sum"))
+    with pytest.raises(TypeError, match="table is a Embedding, which has no cores"):
+        QuantizedTTEmbedding(torch.nn.Embedding(3, 4))
+
+
+def test_weight_cannot_be_set():
+    with pytest.raises(AttributeError, match="To have others, quantize another table"):
+        make().quantized().weight = torch.zeros(N, 27)

@@ -2,6 +2,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -273,7 +274,7 @@ def test_states_of_another_graph_or_factorisation_are_refused():
         table.load_state_dict(other_graph.state_dict())
     other_size = make(order=random_order(90, rows), num_embeddings=90)
     for here in (table, make()):
-        with pytest.raises(RuntimeError, match=r"place orders 90 nodes.*made for another graph"):
+        with pytest.raises(RuntimeError, match=r"state orders 90 nodes.*made for another graph"):
             here.load_state_dict(other_size.state_dict())
     with pytest.raises(RuntimeError, match=r"the state has no order.*Build it without"):
         table.load_state_dict(make().state_dict())
@@ -302,6 +303,31 @@ def test_the_meta_device():
     fresh = make(device="meta").to_empty(device="cpu")
     fresh.reset_parameters()
     assert fresh.full_weight().std().item() == pytest.approx(1, rel=0.2)
+
+
+@pytest.mark.parametrize("by_context", [False, True])
+def test_an_order_waits_for_to_empty(by_context):
+    order = random_order(N, (4, 5, 6))
+    if by_context:
+        with torch.device("meta"):
+            table = make(order=order)
+    else:
+        table = make(order=order, device="meta")
+    assert table.row_order.place.is_meta
+    table = copy.deepcopy(table).to_empty(device="cpu")
+    table.reset_parameters()
+    assert torch.equal(table.row_order.place.long(), order.place)
+
+
+def test_an_order_that_was_lost_is_told():
+    for table in (make(order=random_order(N, (4, 5, 6)), parts=True), make()):
+        table.to_empty(device="cpu")  # whose memory may hold anything
+        if table.row_order is None:
+            table.reset_parameters()
+            continue
+        table.row_order.place.zero_()
+        with pytest.raises(ValueError, match=r"row_order.place holds no order: .* device='meta'"):
+            table.reset_parameters()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -432,11 +458,55 @@ def test_indices_that_are_no_integers(indices):
         ({"padding_idx": 100}, "padding_idx=100 is no row"),
         ({"padding_idx": -101}, "padding_idx=-101 is no row"),
         ({"num_embeddings": 0}, "num_embeddings=0"),
+        ({"max_norm": 1.0}, "max_norm=1.0 .* weight decay"),
+        ({"scale_grad_by_freq": True}, "scale_grad_by_freq=True: gradients are those of cores"),
+        ({"sparse": True}, "sparse=True: cores are small and their gradients dense"),
     ],
 )
 def test_what_is_no_table(arguments, message):
     with pytest.raises(ValueError, match=message):
         make(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rank": 8.0}, "rank=8.0 must be a whole number, or a sequence"),
+        ({"rank": "8"}, "rank='8' must be"),
+        ({"rank": True}, "rank=True must be"),
+        ({"rank": [2, 2.5]}, r"rank=\[2, 2.5\] must be"),
+        ({"order": torch.arange(N)}, "order is a Tensor and must be a NodeOrder"),
+        ({"order": "metis"}, "order is a str and must be a NodeOrder"),
+        ({"order": random_order(N, (4, 5, 6)), "parts": 1}, "levels=1 must be a sequence"),
+    ],
+)
+def test_arguments_of_other_types(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        make(**arguments)
+
+
+def test_what_embeddings_take_by_default_changes_nothing():
+    table = TTEmbedding(N, 12, 3, None, 2.0, False, False, rank=np.int64(4))
+    assert table.shape == TTEmbedding(N, 12, rank=4).shape
+    assert table.padding_idx == 3
+
+
+@pytest.mark.parametrize("rank", [[400, 400], [1, 400], np.array([3, 400])])
+def test_ranks_no_table_can_have_are_lowered(rank):
+    highest = make(rank=400).shape.ranks
+    table = make(rank=rank)
+    assert table.shape.ranks == tuple(map(min, map(int, rank), highest))
+    assert table.compression_ratio > 0.2
+
+
+def test_weight_cannot_be_set():
+    table = make()
+    before = table.full_weight()
+    for value in (torch.zeros(N, 12), nn.Parameter(torch.zeros(N, 12)), None):
+        with pytest.raises(AttributeError, match=r"by TTEmbedding.from_pretrained.*reset_param"):
+            table.weight = value
+    assert torch.equal(table.weight, before)
+    assert "weight" not in dict(table.named_parameters())
 
 
 @pytest.mark.parametrize(
@@ -451,3 +521,19 @@ def test_what_is_no_table(arguments, message):
 def test_what_cannot_be_made_of_a_table(arguments, message):
     with pytest.raises(ValueError, match=message):
         TTEmbedding.from_pretrained(torch.randn(N, 12), **arguments)
+
+
+def test_tables_that_are_no_tensors():
+    with pytest.raises(TypeError, match=r"weight is a ndarray .* torch.as_tensor"):
+        TTEmbedding.from_pretrained(np.zeros((3, 4)))
+    with pytest.raises(TypeError, match=r"weight is a Embedding .* give its weight"):
+        TTEmbedding.from_pretrained(nn.Embedding(3, 4))
+
+
+def test_states_of_more_rows_name_the_number():
+    longer = make(order=random_order(N + 1, (4, 5, 6)), num_embeddings=N + 1)
+    for order in (None, random_order(N, (4, 5, 6))):
+        with pytest.raises(RuntimeError, match=r"orders 101 nodes, .* num_embeddings=101"):
+            make(order=order).load_state_dict(longer.state_dict())
+    with pytest.raises(ValueError, match=r"num_embeddings=100: .* give num_embeddings=101"):
+        make(order=random_order(N + 1, (4, 5, 6)))

@@ -151,6 +151,18 @@ def test_tensor_trains_that_are_alike_are_asked_together(data, monkeypatch):
     assert [args[0].shape for args in asked] == [(20, 4)]
 
 
+@pytest.mark.parametrize("trains", [False, True])
+def test_exports_and_compiles_whole(trains, data):
+    module, batch = make_dlrm(data).eval(), data.rows.batch(slice(0, 7))
+    if trains:
+        Tensorize(tables="largest:2", rank=2, verbose=False).replace(module)
+    given = (batch.dense, batch.sparse)
+    exported = torch.export.export(module, given).module()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for same in (exported, compiled):
+        torch.testing.assert_close(same(*given), module(*given))
+
+
 def test_rows_without_numbers(tmp_path):
     data = LibFMDataModule(batch_size=500)
     module, batch = make_dlrm(data), data.rows.batch(slice(0, 5))
@@ -309,8 +321,11 @@ def test_rows_of_another_width_are_refused(data):
         ({"sizes": "huge"}, r"sizes='huge' is unknown: choose one of kaggle, terabyte, mlperf"),
         ({"optimizer": "lamb"}, r"optimizer='lamb' is unknown: choose one of sgd, adagrad, adam"),
         ({"sparse": True, "optimizer": "adam"}, r"Adam moves every row in every step. Choose"),
+        ({"num_embeddings": 100}, r"num_embeddings=100 must be a sequence, .* data.num_embeddings"),
+        ({"num_embeddings": [3.5]}, r"num_embeddings=\[3.5\]: each must be a whole number"),
+        ({"embedding_dim": "8"}, r"embedding_dim=\['8'\]: each must be a whole number"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         DLRM(**{"num_embeddings": [3, 4], **arguments})

@@ -237,3 +237,33 @@ def test_a_table_without_weight_is_looked_up(data):
 
     vectors = make_recommender(data, num_layers=0, embedding=Constant())(data.data.edge_index)
     assert torch.equal(vectors[:, 0], torch.arange(700.0))
+
+
+def test_a_graph_alone_is_about_all_users(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_gnncompress.models.recommender._USERS", 150)
+    module = make_recommender(data).eval()
+    with torch.no_grad():
+        found = module.predict_step(data.data, 0)
+        seen = data._known("train")
+        batches = data._ranked(seen, seen[:, :0], torch.arange(data.num_users))
+        expected = torch.cat([module.predict_step(batch, 0) for batch in batches])
+        assert torch.equal(found, expected)
+        module.embedding.weight.add_(torch.randn_like(module.embedding.weight))
+        assert not torch.equal(module.predict_step(data.data, 0), found)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("step", ["training_step", "validation_step", "predict_step"])
+@pytest.mark.parametrize(("users", "items"), [(-1, 1), (1, -1), (0, -1), (-1, 0)])
+def test_sizes_of_other_data_are_told(users, items, step, kept):
+    train = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]])
+    valid = torch.tensor([[3], [3]])
+    data = InteractionDataModule.from_edge_index(train, valid, valid[:, :0])
+    module = Recommender(data.num_users + users, data.num_items + items, 4, k=1)
+    loaders = [data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()]
+    steps = ["training_step", "validation_step", "predict_step"]
+    batch = next(iter(loaders[steps.index(step)]))
+    if not kept:
+        del batch.num_nodes
+    with pytest.raises(ValueError, match=r"the batch has .* made for num_users=.*data.num_items"):
+        getattr(module, step)(batch, 0)

@@ -13,14 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch_geometric.data import Data, HeteroData
-from torch_geometric.nn import GCN, GraphSAGE
+from torch_geometric.nn import GCN, GCNConv, GraphSAGE
 from torch_geometric.utils import coalesce, degree
 
 from lit_gnncompress import BitPlan, quantize_
 from lit_gnncompress.callbacks import Quantize
-from lit_gnncompress.data import GraphDataModule
+from lit_gnncompress.data import GraphDataModule, InteractionDataModule, TableBatch
 from lit_gnncompress.data.full_graph_loader import FullGraphLoader
-from lit_gnncompress.models import AGNN, NodeClassifier
+from lit_gnncompress.embedding import PartitionEmbedding, TTEmbedding, hierarchical_order
+from lit_gnncompress.models import AGNN, DLRM, NodeClassifier, Recommender
+from lit_gnncompress.quantization.calibration import to_plain
 from lit_gnncompress.quantization.quantize import quantization_of
 from lit_gnncompress.storage import (
     PackedTensor,
@@ -160,12 +162,52 @@ def test_after_a_fit(packed, model):
     save_compressed("m.safetensors", module, data=data)
     loaded = load_compressed("m.safetensors")
     assert torch.equal(loaded.predict(), expected)
-    for name, ranges in known.items():
-        found = loaded.quantization.calibrated[name]
-        assert [one.to_dict() for one in found] == ranges
+    found = to_plain(loaded.quantization.calibrated)
+    assert {name: found[name] for name in known} == known
     test_trainer = L.Trainer(accelerator="cpu", enable_model_summary=False, **quiet)
     (again,) = test_trainer.predict(loaded.module, FullGraphLoader(loaded.data))
     assert torch.equal(again, expected)
+
+
+class Shared(nn.Module):
+    """One convolution for two layers, whose features are far apart in size."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin, self.conv = nn.Linear(WIDTH, 8), GCNConv(8, 8)
+
+    def forward(self, x, edge_index):
+        h = self.conv(self.lin(x) * 100, edge_index)
+        return self.conv(torch.tanh(h / 100), edge_index)
+
+
+class TwoViews(L.LightningModule):
+    """Calls its model twice in a step, with features far apart in size."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def predict_step(self, batch, batch_idx):
+        return self.net(batch.x, batch.edge_index), self.net(batch.scaled, batch.edge_index)
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_a_layer_that_is_called_more_than_once(views):
+    torch.manual_seed(0)
+    net, data = Shared().eval(), make_graph()
+    data.scaled = 4 * data.x
+    module = TwoViews(net) if views else net
+    with torch.no_grad():
+        exact = [net(x, data.edge_index) for x in (data.x, data.scaled)]
+    saved(module, BitPlan({"*conv": 8}), data)
+    meta = read_container("m.safetensors", KIND)[1]
+    assert [len(call) for call in meta["ranges"]["net.conv" if views else "conv"]] == [1, 1]
+    loaded = load_compressed("m.safetensors", copy.deepcopy(module))
+    for _ in range(2):
+        outs = loaded.predict() if views else [loaded.predict()]
+        for out, expected in zip(outs, exact, strict=False):
+            assert (out - expected).norm() < 0.05 * expected.norm()
 
 
 def test_a_lightning_module_of_the_user():
@@ -390,6 +432,75 @@ def test_an_error_leaves_the_old_file():
         saved(path="none/m.safetensors")
     assert Path("m.safetensors").read_bytes() == before
     assert os.listdir() == ["m.safetensors"]
+
+
+# --- small tables -------------------------------------------------------------------------------
+
+
+def recommender(kind="tensor train"):
+    """With a small table, and its graph."""
+    torch.manual_seed(0)
+    users = torch.randint(0, 30, (200,))
+    data = InteractionDataModule.from_edge_index(
+        torch.stack([users, (users + torch.randint(0, 9, (200,))) % 40]), num_users=30, num_items=40
+    )
+    order = hierarchical_order(data.data.edge_index, 70, (4, 4, 5))
+    tables = {
+        "tensor train": lambda: TTEmbedding(70, 8, rank=2, order=order, parts=True),
+        "few bits": lambda: TTEmbedding(70, 8, rank=2, order=order, parts=True).quantized(5),
+        "vectors of parts": lambda: PartitionEmbedding(70, 8, order),
+    }
+    return Recommender(30, 40, 8, k=5, embedding=tables[kind]()).eval(), data.data
+
+
+@pytest.mark.parametrize("plan", [None, BitPlan(features=8)])
+@pytest.mark.parametrize("kind", ["tensor train", "few bits", "vectors of parts"])
+def test_small_tables(kind, plan):
+    module, graph = recommender(kind)
+    sizes = save_compressed("m.safetensors", module, plan, graph)
+    held = [*module.state_dict().values()]
+    assert sizes["weights"] == sum(each.numel() * each.element_size() for each in held)
+    loaded = load_compressed("m.safetensors")
+    assert type(loaded.module.embedding) is type(module.embedding)
+    assert torch.equal(loaded.module.embedding.full_weight(), module.embedding.full_weight())
+    assert (loaded.plan, loaded.quantization is None) == (plan or BitPlan(), plan is None)
+    found = loaded.predict()
+    assert found.shape == (30, 5)
+    if plan is None:
+        with torch.no_grad():
+            assert torch.equal(found, module.predict_step(graph, 0))
+
+
+def test_a_module_without_message_passing():
+    torch.manual_seed(0)
+    module = DLRM([60, 5, 50], 4, embedding_dim=8, bottom_mlp=(8,), top_mlp=(8,)).eval()
+    with pytest.raises(ValueError, match="DLRM is not quantized and has no small table"):
+        save_compressed("m.safetensors", module)
+    module.embeddings[0] = TTEmbedding(60, 8, rank=2)
+    module.embeddings[2] = TTEmbedding(50, 8, rank=2).quantized(4)
+    save_compressed("m.safetensors", module)
+    loaded = load_compressed("m.safetensors")
+    batch = TableBatch(torch.rand(6, 4), torch.randint(0, 5, (6, 3)), torch.zeros(6))
+    with torch.no_grad():
+        assert torch.equal(loaded.predict(batch), module.predict_step(batch, 0))
+    assert torch.equal(loaded.to("cpu").predict(batch), loaded.predict(batch))
+    with pytest.raises(ValueError, match=r"holds no graph: give predict\(\) one, or a batch"):
+        loaded.predict()
+
+
+def test_a_step_that_wants_more_than_a_graph():
+    class Asked(Own):
+        def predict_step(self, batch, batch_idx):
+            return self.net(batch.x, batch.edge_index)[batch.asked]
+
+    module, graph = Asked(), make_graph()
+    with pytest.raises(
+        ValueError, match=r"Asked.predict_step does not predict on the graph, .*'asked'"
+    ):
+        save_compressed("m.safetensors", module, BitPlan(features=8), graph)
+    save_compressed("m.safetensors", module, BitPlan(features=8))
+    graph.asked = torch.tensor([3, 4])
+    assert load_compressed("m.safetensors", Asked).predict(graph).shape == (2, CLASSES)
 
 
 # --- bad input ----------------------------------------------------------------------------------

@@ -45,10 +45,10 @@ def test_ranges_are_those_of_hidden_features_alone(data):
     found = pack_for_inference(quantization, data)
     assert not module.training
     assert [*quantization.calibrated] == ["convs.1", "convs.2"]
-    known = quantization.calibrated["convs.1"][0]
+    known = quantization.calibrated["convs.1"][0][0]
     module.convs[0].lin.weight.data.mul_(3)
     pack_for_inference(quantization, found)
-    assert quantization.calibrated["convs.1"][0] is known
+    assert quantization.calibrated["convs.1"][0][0] is known
 
 
 def test_no_hidden_features_exist_in_float(data):
