@@ -16,7 +16,6 @@ from torch import Tensor
 from lit_gnncompress.byte_progress import byte_progress
 from lit_gnncompress.kernels import quantize_pack
 from lit_gnncompress.kernels.layout import check_bits, row_bytes
-from lit_gnncompress.plan import checked_bits
 from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import step, wide
@@ -97,7 +96,8 @@ def pack_file(
     Example:
         >>> pack_file("features.npy", "features.safetensors", bits=4)
     """
-    checked_bits("bits", bits, 1)
+    if isinstance(bits, bool) or not hasattr(bits, "__index__"):
+        raise TypeError(f"bits={bits!r}: codes in a file have one number of bits, from 1 to 8.")
     check_bits(bits)
     if granularity not in ("row", "tensor", "column") or range not in ("minmax", "mse"):
         raise ValueError(

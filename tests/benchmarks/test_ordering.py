@@ -47,6 +47,7 @@ def test_graphs_have_the_edges_that_are_told():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's /proc")
 def test_memory_of_children_counts():
+    enough = 2**28 - 2**25  # this process may give back some in between
     code = "held = bytearray(2**28); held[::4096] = b'1' * 2**16; print(flush=True); input()"
     with ProcessPeak(os.getpid()) as peak:
         before = memory_of(os.getpid())
@@ -55,9 +56,9 @@ def test_memory_of_children_counts():
         )
         child.stdout.readline()
         during = memory_of(os.getpid())
-        while peak.bytes < before + 2**28:
+        while peak.bytes < before + enough:
             time.sleep(0.05)
         child.communicate(b"\n")
-    assert during - before >= 2**28
-    assert memory_of(os.getpid()) < before + 2**28
+    assert during - before >= enough
+    assert memory_of(os.getpid()) < before + enough
     assert memory_of(2**30) == 0

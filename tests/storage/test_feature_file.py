@@ -315,6 +315,12 @@ def test_bad_choices(tmp_path, options, message):
         quiet(tmp_path / "x.npy", tmp_path / "x", **options)
 
 
+@pytest.mark.parametrize("bits", [[4, 2], "4", 4.0, True])
+def test_bits_that_are_no_integer(tmp_path, bits):
+    with pytest.raises(TypeError, match=r"bits=.* one number of bits"):
+        quiet(tmp_path / "x.npy", tmp_path / "x", bits)
+
+
 def test_a_target_that_is_there(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((10, 10)))
     quiet(tmp_path / "x.npy", tmp_path / "x", 4)
