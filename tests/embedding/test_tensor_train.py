@@ -449,8 +449,14 @@ def test_indices_that_are_no_integers(indices):
         ({"rank": None, "compression": 10, "max_bytes": 99}, "compression=10 and max_bytes=99"),
         ({"rank": None, "compression": 0}, "compression=0 must be above 0"),
         ({"rank": None, "compression": math.nan}, "compression=nan must be above 0"),
-        ({"rank": None, "compression": 100}, r"compression=100 cannot be met .* 12 parameters\): the smallest"),
-        ({"rank": None, "max_bytes": 100}, r"max_bytes=100 cannot be met .* 25 parameters\): the smallest"),
+        (
+            {"rank": None, "compression": 100},
+            r"compression=100 cannot be met .* 12 parameters\): the smallest",
+        ),
+        (
+            {"rank": None, "max_bytes": 100},
+            r"max_bytes=100 cannot be met .* 25 parameters\): the smallest",
+        ),
         ({"parts": True}, "parts=True needs an order"),
         ({"order": random_order(N, (4, 5, 6)), "parts": [3]}, r"levels=\(3,\) must be some of"),
         ({"order": random_order(99, (4, 5, 6))}, "order has 99 nodes, num_embeddings=100"),
