@@ -16,7 +16,7 @@ from lit_gnncompress.kernels.cpu.reduce_rows import (
     array_or_none,
     bytes_of_groups,
     groups_at_a_time,
-    sum_of_row,
+    sum_of_rows,
 )
 from lit_gnncompress.kernels.cpu.threads import over_rows
 from lit_gnncompress.kernels.cpu.vector import FLOAT, LANES
@@ -113,9 +113,9 @@ def _loop(groups: int) -> Callable[..., None]:
         if lo is not None:
             low, step = lo[0], scale[0]
         for row in range(first, last):
-            sum_of_row(
-                row, data, stride, width, zero, one, None, None, rowptr, col, perm, weight, mean,
-                sums, 0, FLOAT, groups, row_bytes,
+            sum_of_rows(
+                row, row + 1, data, stride, width, zero, one, None, None, rowptr, col, perm, weight,
+                mean, sums, row, FLOAT, groups, row_bytes,
             )  # fmt: skip
             _finish(sums, width, bias, residual, row * width, relu)
             if not _find_ends(numbers, width, numbers_of_ends):

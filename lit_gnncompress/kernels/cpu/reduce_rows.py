@@ -118,47 +118,49 @@ def _ask_for_weight(slot: Any, perm: Any, weight: Any, heads: Any) -> None:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def sum_of_row(
-    row: int, data: Any, stride: int, width: int, low: Any, step: Any, lo: Any, scale: Any,
-    rowptr: Any, col: Any, perm: Any, weight: Any, mean: bool, out: Any, place: int, bits: int,
-    groups: int, row_bytes: int,
+def sum_of_rows(
+    first: int, last: int, data: Any, stride: int, width: int, low: Any, step: Any, lo: Any,
+    scale: Any, rowptr: Any, col: Any, perm: Any, weight: Any, mean: bool, out: Any, origin: int,
+    bits: int, groups: int, row_bytes: int,
 ) -> None:  # fmt: skip
-    """The sum or mean of one target, to ``out[place:place + width]``.
+    """Sums or means of targets, to ``out``, which begins at row ``origin``.
 
     ``groups`` groups of 16 columns, which take ``row_bytes``, are summed at a time. The last three
-    are known when it is compiled.
+    are known when it is compiled. The loop is in here: to come in counts references.
     """
     group_bytes = row_bytes // groups
     all_groups = -(-width // LANES)
     final = np.uint64(len(col) - 1)
     ahead = np.uint64(_AHEAD)
-    # Unsigned: numba spends no time on indices that count from the end.
-    begin, end = np.uint64(rowptr[row]), np.uint64(rowptr[row + 1])
-    for tile in range(0, all_groups, groups):
-        # The last groups begin earlier, rather than be fewer.
-        group = min(tile, all_groups - groups)
-        at = group * group_bytes
-        columns = width - LANES * group
-        sums = filled(groups, np.float32(0))
-        offset = np.float32(0)
-        for slot in range(begin, end):
-            later = min(slot + ahead, final)
-            prefetch(data, np.int64(col[later]) * stride + at, row_bytes)
-            _ask_for_weight(later, perm, weight, 1)
-            source = np.int64(col[slot])
-            factor = _weight_at(slot, perm, weight)
+    for row in range(first, last):
+        # Unsigned: numba spends no time on indices that count from the end.
+        begin, end = np.uint64(rowptr[row]), np.uint64(rowptr[row + 1])
+        for tile in range(0, all_groups, groups):
+            # The last groups begin earlier, rather than be fewer.
+            group = min(tile, all_groups - groups)
+            at = group * group_bytes
+            columns = width - LANES * group
+            sums = filled(groups, np.float32(0))
+            offset = np.float32(0)
+            for slot in range(begin, end):
+                later = min(slot + ahead, final)
+                prefetch(data, np.int64(col[later]) * stride + at, row_bytes)
+                _ask_for_weight(later, perm, weight, 1)
+                source = np.int64(col[slot])
+                factor = _weight_at(slot, perm, weight)
+                if lo is None:
+                    offset += factor
+                else:
+                    offset += factor * lo[np.uint64(source)]
+                    factor *= scale[np.uint64(source)]
+                sums = add_row(sums, data, source * stride + at, factor, bits, columns)
+            share = np.float32(1)
+            if mean and end > begin:
+                share = np.float32(1) / np.float32(end - begin)
             if lo is None:
-                offset += factor
-            else:
-                offset += factor * lo[np.uint64(source)]
-                factor *= scale[np.uint64(source)]
-            sums = add_row(sums, data, source * stride + at, factor, bits, columns)
-        share = np.float32(1)
-        if mean and end > begin:
-            share = np.float32(1) / np.float32(end - begin)
-        if lo is None:
-            offset *= low
-        store_row(out, place + LANES * group, sums, share * step, offset * share, bits, columns)
+                offset *= low
+            place = (row - origin) * width + LANES * group
+            store_row(out, place, sums, share * step, offset * share, bits, columns)
 
 
 def bytes_of_groups(bits: int, groups: int) -> int:
@@ -187,11 +189,10 @@ def _sum_loop(bits: int, groups: int) -> Callable[..., None]:
         mean: bool,
         out: Any,
     ) -> None:
-        for row in range(first, last):
-            sum_of_row(
-                row, data, stride, width, low, step, lo, scale, rowptr, col, perm, weight, mean,
-                out, row * width, bits, groups, row_bytes,
-            )  # fmt: skip
+        sum_of_rows(
+            first, last, data, stride, width, low, step, lo, scale, rowptr, col, perm, weight, mean,
+            out, 0, bits, groups, row_bytes,
+        )  # fmt: skip
 
     return kernel
 
