@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_gnncompress.embedding.cores import Init
 from lit_gnncompress.embedding.row_table import check_indices
-from lit_gnncompress.embedding.train_table import TrainTable, refuse_row_by_row
+from lit_gnncompress.embedding.train_table import TrainTable
 from lit_gnncompress.kernels import tt_embedding_bag
 from lit_gnncompress.kernels.tt_embedding_bag import check_offsets
 
@@ -96,11 +96,14 @@ class TTEmbeddingBag(TrainTable):
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode={mode!r} is none of {', '.join(get_args(Mode))}.")
-        refuse_row_by_row(max_norm, norm_type, scale_grad_by_freq, sparse)
         super().__init__(
             num_embeddings,
             embedding_dim,
             padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
             rank=rank,
             rows=rows,
             columns=columns,

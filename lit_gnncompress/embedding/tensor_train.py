@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
-from lit_gnncompress.embedding.cores import Init
-from lit_gnncompress.embedding.train_table import TrainTable, refuse_row_by_row
+from lit_gnncompress.embedding.train_table import TrainTable
 
 if TYPE_CHECKING:
-    from lit_gnncompress.embedding.node_order import NodeOrder
     from lit_gnncompress.embedding.quantized_cores import QuantizedTTEmbedding
 
 
@@ -72,48 +67,6 @@ class TTEmbedding(TrainTable):
         >>> table(torch.tensor([[0, 5], [7, 2_449_028]])).shape, round(table.compression_ratio)
         (torch.Size([2, 2, 100]), 1234)
     """
-
-    def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
-        max_norm: float | None = None,
-        norm_type: float = 2.0,
-        scale_grad_by_freq: bool = False,
-        sparse: bool = False,
-        *,
-        rank: int | Sequence[int] | None = None,
-        rows: Sequence[int] | None = None,
-        columns: Sequence[int] | None = None,
-        order: NodeOrder | None = None,
-        init: Init = "semi_orthogonal",
-        compression: float | None = None,
-        max_bytes: int | None = None,
-        parts: bool | Sequence[int] = False,
-        std: float = 1.0,
-        learn_scale: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        refuse_row_by_row(max_norm, norm_type, scale_grad_by_freq, sparse)
-        super().__init__(
-            num_embeddings,
-            embedding_dim,
-            padding_idx,
-            rank=rank,
-            rows=rows,
-            columns=columns,
-            order=order,
-            init=init,
-            compression=compression,
-            max_bytes=max_bytes,
-            parts=parts,
-            std=std,
-            learn_scale=learn_scale,
-            device=device,
-            dtype=dtype,
-        )
 
     def quantized(self, bits: int = 8) -> QuantizedTTEmbedding:
         """The trained table in few bits, for inference; this one stays as it is.

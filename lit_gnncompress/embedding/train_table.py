@@ -43,6 +43,10 @@ class TrainTable(RowTable):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
         *,
         rank: int | Sequence[int] | None = None,
         rows: Sequence[int] | None = None,
@@ -57,6 +61,7 @@ class TrainTable(RowTable):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        _refuse_row_by_row(max_norm, norm_type, scale_grad_by_freq, sparse)
         rank = _whole(rank)
         row_order = None
         if order is not None:
@@ -255,7 +260,7 @@ class TrainTable(RowTable):
         )
 
 
-def refuse_row_by_row(
+def _refuse_row_by_row(
     max_norm: float | None, norm_type: float, scale_grad_by_freq: bool, sparse: bool
 ) -> None:
     """Refuses arguments of ``nn.Embedding`` that treat rows one by one.

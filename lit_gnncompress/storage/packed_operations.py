@@ -65,9 +65,9 @@ def _getitem(x: Any, key: Any) -> Any:
         if not 1 <= len(key) <= 2 or (len(key) == 2 and not _is_all(key[1])):
             return NotImplemented
         key = key[0]
-    if isinstance(key, bool) or (isinstance(key, Tensor) and key.dim() == 0):
-        return NotImplemented if _is_bool(key) else _row(x, int(key))
-    if isinstance(key, (int, np.integer)):
+    if isinstance(key, Tensor) and key.dim() == 0:
+        key = key.item()
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return _row(x, int(key))
     if isinstance(key, (slice, range)):
         places = range(x.size(0))[key] if isinstance(key, slice) else key
@@ -88,10 +88,6 @@ def _getitem(x: Any, key: Any) -> Any:
 
 def _is_all(key: Any) -> bool:
     return isinstance(key, slice) and key == slice(None)
-
-
-def _is_bool(key: Any) -> bool:
-    return isinstance(key, bool) or key.dtype == torch.bool
 
 
 def _row(x: Any, row: int) -> Tensor:
