@@ -29,8 +29,7 @@ def fits_of_two(folder, fit):
 
 
 @pytest.mark.parametrize("fit", ["run", "run_clicks"])
-def test_two_processes_have_the_same_cores_as_one(fit, tmp_path, monkeypatch):
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # as they have it
+def test_two_processes_have_the_same_cores_as_one(fit, tmp_path):
     # They draw different numbers, and take those of the first.
     (first, second), printed = fits_of_two(tmp_path, fit)
     assert [first["rank"], second["rank"]] == [0, 1]

@@ -15,11 +15,6 @@ SIZES = [(0, 5), (1, 1), (3, 0), (7, 16), (5, 17), (33, 100), (130, 257)]
 """Rows and columns: none, one, whole groups of codes, and what remains of them."""
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 class PackedRows(NamedTuple):
     """Packed rows, with the codes and the floats that they stand for."""
 
