@@ -11,6 +11,7 @@ from typing import get_args
 from rich.progress import Progress
 
 from benchmarks.checkpoints import SPLITS, PairedCheckpoints
+from benchmarks.intervals import interval_fields, plus_minus
 from benchmarks.output import Output, Row
 from benchmarks.recipes import DATASETS, MODELS
 from benchmarks.search import SEARCH_SEEDS
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[0.0, 0.002, 0.005, 0.01, 0.02, 0.05],
         help="drops in validation accuracy that are searched for",
     )
-    parser.add_argument("--checkpoints", type=int, default=3, help="in search, and in test")
+    parser.add_argument("--checkpoints", type=int, default=5, help="in search, and in test")
     parser.add_argument("--picture", type=Path, help="PNG of error against bytes")
     parser.add_argument("--root", help="folder of the data (default: $GNNCOMPRESS_DATA)")
 
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
                     "saving": 1.0 if best is None else best.saving,
                     "test_error": fresh.test_error(plan),
                     "test_error_fp32": fresh.test_error(BitPlan()),
+                    **interval_fields("delta", [-gain for gain in fresh.test_delta(plan)]),
                     "plan": plan.to_dict(),
                 }
                 output.add(row, key=("dataset", "model", "granularity", "bound"))
@@ -96,15 +98,16 @@ def run(args: argparse.Namespace, output: Output) -> None:
 def table(rows: list[Row]) -> str:
     """The rows, a line each."""
     lines = [
-        "| | model | granularity | dimensions | allowed drop, points | kB | saving | test error % "
-        "| in fp32 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | model | granularity | dimensions | allowed drop, points | kB | saving "
+        "| test error in fp32 % | quantized % | Δ points |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['dataset']} | {row['model'].upper()} | {row['granularity']} "
             f"| {row['dimensions']} | {100 * row['bound']:.1f} | {row['bytes'] / 1e3:,.0f} "
-            f"| {row['saving']:.1f}× | {row['test_error']:.2f} | {row['test_error_fp32']:.2f} |"
+            f"| {row['saving']:.1f}× | {row['test_error_fp32']:.2f} | {row['test_error']:.2f} "
+            f"| {plus_minus(row, 'delta')} |"
         )
     return "\n".join(lines)
 
@@ -120,9 +123,19 @@ def _plot(rows: list[Row], path: Path) -> None:
         own = sorted((r for r in rows if r["granularity"] == name), key=lambda r: r["bytes"])
         places = [r["bytes"] / 1e3 for r in own]
         errors = [r["test_error"] for r in own]
-        axes.plot(places, errors, "o-", color=color, label=name, markersize=4)
-    axes.axhline(rows[0]["test_error_fp32"], color="#5b6470", linestyle="--", linewidth=1)
-    axes.set(xlabel="features and attention, kB", ylabel="test error, %", xscale="log")
+        widths = [r["delta_ci95"] or 0 for r in own]
+        axes.errorbar(
+            places, errors, widths, fmt="o-", color=color, label=name, markersize=4,
+            capsize=2, elinewidth=0.8,
+        )  # fmt: skip
+    axes.axhline(
+        rows[0]["test_error_fp32"], color="#5b6470", linestyle="--", linewidth=1, label="fp32"
+    )
+    axes.set(
+        xlabel="features and attention, kB",
+        ylabel="test error, %; bars: 95 % of the paired difference",
+        xscale="log",
+    )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}")
     axes.tick_params(axis="x", which="minor", labelsize=7, rotation=45)
