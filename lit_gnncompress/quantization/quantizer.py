@@ -20,6 +20,7 @@ from lit_gnncompress.quantization.ranges import (
     step,
     wide,
 )
+from lit_gnncompress.quantization.sparse_rows import SparseRows
 
 Rounding = Literal["nearest", "floor", "stochastic"]
 
@@ -96,9 +97,12 @@ class Quantizer:
         return self.apply(x, bits, buckets, self.find_range(x, bits, buckets))
 
     def find_range(
-        self, x: Tensor, bits: int | tuple[int, ...], buckets: DegreeBuckets | None = None
+        self,
+        x: Tensor | SparseRows,
+        bits: int | tuple[int, ...],
+        buckets: DegreeBuckets | None = None,
     ) -> Range:
-        """The range of non-empty ``x``; arguments as for a call."""
+        """The range of non-empty ``x``, which may be sparse; arguments as for a call."""
         if buckets is None:
             buckets = DegreeBuckets(torch.zeros(x.size(0), dtype=torch.long, device=x.device), 1)
         levels = _levels(bits, x)
@@ -146,7 +150,7 @@ def check_spent(bits: int | tuple[int, ...]) -> None:
             raise ValueError(f"bits={b}: bits are 1 to 8, or {FULL_PRECISION} for untouched.")
 
 
-def _levels(bits: int | tuple[int, ...], x: Tensor) -> Levels:
+def _levels(bits: int | tuple[int, ...], x: Tensor | SparseRows) -> Levels:
     """The highest code, by bucket where the buckets differ."""
     check_spent(bits)
     if not isinstance(bits, int):

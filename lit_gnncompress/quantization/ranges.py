@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_gnncompress.quantization.degrees import DegreeBuckets
+from lit_gnncompress.quantization.sparse_rows import SparseRows
 
 RangeMethod = Literal["mse", "minmax", "percentile"]
 Granularity = Literal["auto", "tensor", "bucket", "column", "row"]
@@ -20,7 +21,7 @@ RANGE_BITS = 64
 _CLIP_FRACTIONS = tuple(0.1 + 0.05 * i for i in range(19))  # 0.1 … 1.0
 _SAMPLE_SIZE = 2**15  # elements that decide on an MSE or percentile range
 _MIN_SAMPLE_ROWS = 16
-_ROW_BLOCK = 1024
+_ROW_BLOCK = 2**20  # elements whose rows find their ranges at a time
 
 
 class Range(NamedTuple):
@@ -101,7 +102,7 @@ class CalibratedRange(NamedTuple):
 
 @torch.no_grad()
 def find_range(
-    x: Tensor,
+    x: Tensor | SparseRows,
     levels: Levels,
     buckets: DegreeBuckets,
     method: RangeMethod,
@@ -123,7 +124,7 @@ def find_range(
         # (B, F, K): every column of every bucket on its own
         values = rows.transpose(1, 2)
         levels = levels.unsqueeze(1) if isinstance(levels, Tensor) else levels
-        lo, hi = (m.unsqueeze(2) for m in _bucket_minmax(x, x, buckets))
+        lo, hi = (m.unsqueeze(2) for m in _column_minmax(x, buckets))
     else:
         # (B, K·F): all values of a bucket together
         values = rows.flatten(1)
@@ -176,7 +177,7 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def sample_rows(x: Tensor, buckets: DegreeBuckets) -> Tensor:
+def sample_rows(x: Tensor | SparseRows, buckets: DegreeBuckets) -> Tensor:
     """Evenly spaced rows of every bucket, shape ``(B, K, F)``."""
     per_bucket = _SAMPLE_SIZE // max(1, buckets.num_buckets * x.size(1))
     per_bucket = min(max(_MIN_SAMPLE_ROWS, per_bucket), x.size(0))
@@ -239,24 +240,39 @@ def _rows_pay(rows: Tensor, lo: Tensor, hi: Tensor, levels: Levels) -> Tensor:
 
 
 def _row_range(
-    x: Tensor, levels: Levels, buckets: DegreeBuckets, method: RangeMethod, percentile: float
+    x: Tensor | SparseRows,
+    levels: Levels,
+    buckets: DegreeBuckets,
+    method: RangeMethod,
+    percentile: float,
 ) -> tuple[Tensor, Tensor]:
     """A range for every row, found a block of rows at a time: ``mse`` tries 19 of each."""
     if isinstance(levels, Tensor):
         levels = levels[buckets.index].unsqueeze(1)
-    ends = []
-    for start in range(0, x.size(0), _ROW_BLOCK):
-        block = wide(x[start : start + _ROW_BLOCK])
-        own = levels[start : start + _ROW_BLOCK] if isinstance(levels, Tensor) else levels
+    ends, rows = [], max(1, _ROW_BLOCK // x.size(1))
+    for start in range(0, x.size(0), rows):
+        block = wide(x[start : start + rows])
+        own = levels[start : start + rows] if isinstance(levels, Tensor) else levels
         lo, hi = _minmax(block, dim=1)
         ends.append(torch.cat([*_narrowed(block, lo, hi, own, method, percentile)], dim=1))
     lo, hi = torch.cat(ends).split(1, dim=1)
     return lo, hi
 
 
-def _minmax(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def _minmax(x: Tensor | SparseRows, dim: int) -> tuple[Tensor, Tensor]:
     # Two passes, which are vectorised: 5 times faster on a CPU than torch.aminmax.
     return x.amin(dim, keepdim=True), x.amax(dim, keepdim=True)
+
+
+def _column_minmax(x: Tensor | SparseRows, buckets: DegreeBuckets) -> tuple[Tensor, Tensor]:
+    """Minima and maxima ``(B, F)`` of the columns of the buckets."""
+    if isinstance(x, Tensor):
+        return _bucket_minmax(x, x, buckets)
+    found = [x.take((buckets.index == b).nonzero()[:, 0]) for b in range(buckets.num_buckets)]
+    none = x.value.new_zeros(x.size(1))
+    ends = [_minmax(own, dim=0) if len(own) else (none, none) for own in found]
+    lo, hi = (torch.stack([pair[end].view(-1) for pair in ends]) for end in (0, 1))
+    return lo, hi
 
 
 def _bucket_minmax(row_lo: Tensor, row_hi: Tensor, buckets: DegreeBuckets) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from lit_gnncompress.kept import kept
 from lit_gnncompress.kernels.layout import row_bytes
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.context import Seen, Stored
+from lit_gnncompress.quantization.feature_site import FeatureSite
 from lit_gnncompress.quantization.quantize import AnySite, Quantization
-from lit_gnncompress.quantization.sites import FeatureSite
 from lit_gnncompress.storage.lossless import lossless_by_bucket
 from lit_gnncompress.storage.pack import pack_with_range
 

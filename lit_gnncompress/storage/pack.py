@@ -12,6 +12,7 @@ from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.quantizer import Quantizer
 from lit_gnncompress.quantization.ranges import Granularity, Range, RangeMethod, step
+from lit_gnncompress.quantization.sparse_rows import SparseRows
 from lit_gnncompress.storage.codecs import Codec, FloatCodec, encode
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 
@@ -32,8 +33,10 @@ def pack(
     of the ways to store them (dense, sparse, sparse with gap-coded columns) the smallest is taken.
 
     Args:
-        x: Features, floating point, shape ``(N, F)``.
-        bits: Bits of all rows, or of each degree bucket, lowest degrees first; 32 keeps float32.
+        x: Features, floating point, shape ``(N, F)``; a sparse tensor of any layout gives what its
+            ``to_dense()`` would, which is never made.
+        bits: Bits of all rows, or of each degree bucket, lowest degrees first; 32 keeps float32,
+            densely.
         degrees: Degree of each node, int64 of shape ``(N,)``; needed for bits by bucket.
         degree_splits: Degrees between the buckets, one fewer than ``bits``.
         range: How the range of values is found; this and the next two as for the Quantizer.
@@ -44,7 +47,7 @@ def pack(
         A tensor that stands where ``x`` stood; ``dequantize()`` gives what its codes stand for.
 
     Raises:
-        TypeError: Features that are no dense floating-point matrix, or bits that are no integers.
+        TypeError: Features that are no floating-point matrix, or bits that are no integers.
         ValueError: Bits outside 1 to 8 and 32, features that are not finite or span more than
             float32 holds, or buckets that ``degrees`` and ``degree_splits`` do not fit.
 
@@ -58,19 +61,25 @@ def pack(
     spent = checked_bits("bits", bits, len(splits) + 1)
     by_bucket = (spent,) if isinstance(spent, int) else spent
     buckets = _buckets(x, by_bucket, degrees, splits)
-    check_finite(x, "packed")
+    rows = x if x.layout == torch.strided else SparseRows.of(x)
+    if isinstance(rows, SparseRows):
+        rows.check_finite("packed")
+    else:
+        check_finite(rows, "packed")
     quantizer = Quantizer(range, granularity, "nearest", percentile)
     per_bucket = by_bucket if len(by_bucket) > 1 else by_bucket[0]
-    found = quantizer.find_range(x, per_bucket, buckets) if x.numel() else None
+    found = quantizer.find_range(rows, per_bucket, buckets) if x.numel() else None
     if found is not None and not torch.isfinite(found.hi.float() - found.lo.float()).all():
-        raise ValueError(
-            f"x spans more than float32 can hold, up to {float(x.abs().max()):.3g}: scale it."
-        )
-    return pack_with_range(x, by_bucket, buckets, found)
+        most = max(abs(float(rows.amin())), abs(float(rows.amax())))
+        raise ValueError(f"x spans more than float32 can hold, up to {most:.3g}: scale it.")
+    return pack_with_range(rows, by_bucket, buckets, found)
 
 
 def pack_with_range(
-    x: Tensor, bits: tuple[int, ...], buckets: DegreeBuckets | None, range: Range | None
+    x: Tensor | SparseRows,
+    bits: tuple[int, ...],
+    buckets: DegreeBuckets | None,
+    range: Range | None,
 ) -> PackedTensor:
     """Packs ``x`` with ranges that are known already, see :func:`pack`."""
     if buckets is None or len(bits) == 1:
@@ -78,7 +87,8 @@ def pack_with_range(
     blocks = []
     for bucket, own_bits in enumerate(bits):
         rows = (buckets.index == bucket).nonzero().squeeze(1)
-        blocks.append(_block(x[rows], own_bits, range, rows, bucket))
+        own = x[rows] if isinstance(x, Tensor) else x.take(rows)
+        blocks.append(_block(own, own_bits, range, rows, bucket))
     return PackedTensor(blocks, buckets.index.to(torch.uint8))
 
 
@@ -87,21 +97,21 @@ def _check_features(x: Tensor) -> None:
         raise TypeError(f"x is a {type(x).__name__}: give a tensor, as by torch.from_numpy.")
     if isinstance(x, PackedTensor):
         raise TypeError(f"x is packed already, in {x.bits} bits: give the features as they were.")
-    if x.layout != torch.strided:
-        raise TypeError(f"x is {x.layout}: give x.to_dense(); zeros take no space once packed.")
     if not x.is_floating_point() or x.dim() != 2:
         raise TypeError(
             f"x is {x.dtype} of shape {tuple(x.shape)}: give floating-point features (N, F)."
         )
 
 
-def _block(x: Tensor, bits: int, range: Range | None, rows: Tensor | None, bucket: int) -> Codec:
+def _block(
+    x: Tensor | SparseRows, bits: int, range: Range | None, rows: Tensor | None, bucket: int
+) -> Codec:
     """The rows of one bucket."""
     if bits == FULL_PRECISION:
-        return FloatCodec(x.float())
+        return FloatCodec(x[:].float())
     if range is None or x.numel() == 0:
         zero = torch.zeros(1, device=x.device, dtype=torch.float32)
-        return encode(x.float(), bits, zero, zero + 1)
+        return encode(x[:].float(), bits, zero, zero + 1)
     lo, hi = range.lo, range.hi
     if rows is not None and lo.size(0) > 1:
         lo, hi = lo[rows], hi[rows]

@@ -15,11 +15,11 @@ from lit_gnncompress.kept import kept
 from lit_gnncompress.kernels import aggregate_pack, quantize_pack
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
+from lit_gnncompress.quantization.feature_site import FeatureSite
 from lit_gnncompress.quantization.finite import check_finite
 from lit_gnncompress.quantization.fused_attention import fuse_attention, unfuse_attention
 from lit_gnncompress.quantization.quantize import Quantization
 from lit_gnncompress.quantization.ranges import CalibratedRange, Range, step, wide
-from lit_gnncompress.quantization.sites import FeatureSite
 from lit_gnncompress.storage.codecs import Codec, DenseCodec, FloatCodec
 from lit_gnncompress.storage.deferred import Aggregated, Deferred
 from lit_gnncompress.storage.lossless import lossless_by_bucket
