@@ -115,18 +115,20 @@ def table(rows: list[Row]) -> str:
 def _plot(rows: list[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for name, color in zip(_NAMES, _COLORS, strict=True):
-        own = sorted((r for r in rows if r["granularity"] == name), key=lambda r: r["bytes"])
+        own = [r for r in rows if r["granularity"] == name and r["saving"] > 1]  # fp32: the line
+        own.sort(key=lambda r: r["bytes"])
         places = [r["bytes"] / 1e3 for r in own]
         errors = [r["test_error"] for r in own]
         widths = [r["delta_ci95"] or 0 for r in own]
         axes.errorbar(
             places, errors, widths, fmt="o-", color=color, label=name, markersize=4,
-            capsize=2, elinewidth=0.8,
+            capsize=2, elinewidth=0.8, alpha=0.9,
         )  # fmt: skip
     axes.axhline(
         rows[0]["test_error_fp32"], color="#5b6470", linestyle="--", linewidth=1, label="fp32"
@@ -136,10 +138,11 @@ def _plot(rows: list[Row], path: Path) -> None:
         ylabel="test error, %; bars: 95 % of the paired difference",
         xscale="log",
     )
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}")
-    axes.tick_params(axis="x", which="minor", labelsize=7, rotation=45)
-    axes.set_title(f"{rows[0]['dataset']} {rows[0]['model'].upper()}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    size = f"{rows[0]['bytes_fp32'] / 1e3:,.0f} kB in fp32"
+    axes.set_title(f"{rows[0]['dataset']} {rows[0]['model'].upper()}, {size}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
