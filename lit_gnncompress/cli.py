@@ -23,7 +23,8 @@ from rich.table import Table
 from torch import Tensor
 from torch_geometric.data import Data
 
-from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
+from lit_gnncompress.callbacks.quantize import Quantize
+from lit_gnncompress.callbacks.trainers import callbacks_of
 from lit_gnncompress.compare import SeedResult, compare_by_seed
 from lit_gnncompress.embedding.restored import restore_tables
 from lit_gnncompress.embedding.row_table import RowTable

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gnncompress.callbacks import QuantizationFinetuning, Quantize
-from lit_gnncompress.callbacks.quantize import callbacks_of
+from lit_gnncompress.callbacks.trainers import callbacks_of
 from lit_gnncompress.results import Comparison, SeedResult
 
 AnyCallback = TypeVar("AnyCallback", bound=Callback)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lit_gnncompress.callbacks.full_tables import before_reading
+from lit_gnncompress.callbacks.table_cores import Start
 from lit_gnncompress.callbacks.tables import DenseModule
 from lit_gnncompress.callbacks.tensorized import MadeTables, TensorizedTable
 from lit_gnncompress.embedding import restore_tables
@@ -57,3 +59,23 @@ class AwaitedTables:
                 order = "none" if cores.row_order is None else "saved"
                 done[name] = TensorizedTable.of(name, cores, order, None)
         self._made.keep(self._module, [done[name] for name in self._names if name in done])
+
+
+def check_start(name: str, start: Start, chosen: str) -> None:
+    """Refuses cores that would start at random where nothing trains them.
+
+    Args:
+        name: Name of a table for which no state has come.
+        start: Where its cores are to start.
+        chosen: The argument of ``Tensorize`` that says which tables.
+
+    Raises:
+        MisconfigurationException: Anywhere else than at the table.
+    """
+    if start != "table":
+        raise MisconfigurationException(
+            f"Tensorize({chosen}): {name!r} is a full table, and cores in its place would be "
+            f"random, for start={start!r} and nothing trains them. Fit first, give ckpt_path, take "
+            f"start='table' for the nearest cores, or leave the callback out to have the table as "
+            f"it is."
+        )

@@ -28,8 +28,9 @@ from lit_gnncompress.callbacks.inner_fits import (
     logged_by,
     put_to_work,
 )
-from lit_gnncompress.callbacks.quantize import Quantize, callbacks_of
+from lit_gnncompress.callbacks.quantize import Quantize
 from lit_gnncompress.callbacks.search_progress import search_progress
+from lit_gnncompress.callbacks.trainers import callbacks_of
 from lit_gnncompress.plan import FULL_PRECISION, BitPlan
 from lit_gnncompress.search.search import Job, Search, SearchResult, check_numbers
 from lit_gnncompress.search.space import Count, Group, Space, check_choice, checked_bits

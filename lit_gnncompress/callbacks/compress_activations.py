@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from lit_gnncompress.callbacks.trainers import check_strategy
 from lit_gnncompress.storage.activations import ActivationCompressor
-
-_REFUSED_STRATEGIES = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
 
 class CompressActivations(Callback):
@@ -85,11 +83,7 @@ class CompressActivations(Callback):
             raise MisconfigurationException(
                 "The Trainer has two CompressActivations callbacks. Give one."
             )
-        if isinstance(trainer.strategy, _REFUSED_STRATEGIES):
-            raise MisconfigurationException(
-                f"CompressActivations does not work with {type(trainer.strategy).__name__}, which "
-                f"shards modules. Use strategy='ddp' or a single device."
-            )
+        check_strategy(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gets between the Trainer and the training step."""

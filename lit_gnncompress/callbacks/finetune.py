@@ -19,7 +19,8 @@ from lit_gnncompress.callbacks.fresh_start import (
     restart_optimizer,
     scale_scheduler,
 )
-from lit_gnncompress.callbacks.quantize import Calibration, Quantize, callbacks_of
+from lit_gnncompress.callbacks.quantize import Calibration, Quantize
+from lit_gnncompress.callbacks.trainers import callbacks_of
 
 Weights = dict[str, Tensor]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lit_gnncompress.callbacks.table_cores import lost_share
-from lit_gnncompress.callbacks.tensorized import note_lost
 from lit_gnncompress.embedding import NodeOrder
 from lit_gnncompress.embedding.train_table import TrainTable
 
@@ -43,6 +43,27 @@ def before_reading(module: nn.Module, make: Callable[[dict[str, Any]], None]) ->
     return handle
 
 
+def check_resumed(module: nn.Module, state: dict[str, Any], chosen: str) -> None:
+    """Refuses to resume the fit of a full table, whose optimizer knows nothing of cores.
+
+    Args:
+        module: What has tensor trains.
+        state: That of the fit.
+        chosen: The argument of ``Tensorize`` that says which tables.
+
+    Raises:
+        MisconfigurationException: It has a full table where ``module`` has a tensor train.
+    """
+    layers = module.named_modules(remove_duplicate=False)
+    full = [n for n, t in layers if isinstance(t, TrainTable) and f"{n}.weight" in state]
+    if full:
+        raise MisconfigurationException(
+            f"The checkpoint was trained without Tensorize({chosen}): it has {full[0]!r} as a full "
+            f"table, and its optimizer cannot go on with cores. Start a new fit from its weights: "
+            f"module.load_state_dict, then fit with start='table' and without ckpt_path."
+        )
+
+
 def _convert(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     nearest: dict[TrainTable, TrainTable] = {}
     for name, cores in module.named_modules(remove_duplicate=False):
@@ -55,13 +76,13 @@ def _convert(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> 
             continue
         if cores not in nearest:
             nearest[cores] = _nearest(cores, weight, own)
-            lost = lost_share(nearest[cores], weight)
-            note_lost(cores, lost)
-            _warn(name, cores, lost)
+            cores.lost_share = lost_share(nearest[cores], weight)
+            _warn(name, cores)
         state.update({own + key: value for key, value in nearest[cores].state_dict().items()})
 
 
-def _warn(name: str, cores: TrainTable, lost: float | None) -> None:
+def _warn(name: str, cores: TrainTable) -> None:
+    lost = cores.lost_share
     if lost is not None and lost > _CONSIDERABLE:
         rank_zero_warn(
             f"{name!r}: the state has a full table, of which cores of rank "

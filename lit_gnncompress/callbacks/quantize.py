@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from lit_gnncompress.callbacks.batches import BatchDegrees
 from lit_gnncompress.callbacks.pack_inputs import ReplacedInputs, pack_inputs
+from lit_gnncompress.callbacks.trainers import callbacks_of, check_strategy
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.quantization.attention import AttentionGranularity
 from lit_gnncompress.quantization.calibration import from_plain, to_plain
@@ -26,13 +26,6 @@ from lit_gnncompress.storage.packed_sites import use_packed_form
 
 Calibration = dict[str, list[Any]]
 """Ranges of hidden features by layer, see ``quantization.calibration.to_plain``."""
-
-_REFUSED_STRATEGIES = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
-
-
-def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """The callbacks of a Trainer, which declares no such attribute."""
-    return trainer.callbacks  # type: ignore[attr-defined]
 
 
 class Quantize(Callback):
@@ -201,11 +194,7 @@ class Quantize(Callback):
             raise MisconfigurationException(
                 "The Trainer has two Quantize callbacks. Give one, whose plan names all layers."
             )
-        if isinstance(trainer.strategy, _REFUSED_STRATEGIES):
-            raise MisconfigurationException(
-                f"Quantize does not work with {type(trainer.strategy).__name__}, which shards "
-                f"modules. Use strategy='ddp' or a single device."
-            )
+        check_strategy(trainer, self)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

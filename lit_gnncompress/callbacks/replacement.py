@@ -10,17 +10,10 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+from lit_gnncompress.callbacks.chosen_tables import ChosenTables
 from lit_gnncompress.callbacks.row_orders import BY_ROWS, OrderSources, RowOrders
 from lit_gnncompress.callbacks.table_cores import TableCores
-from lit_gnncompress.callbacks.tables import (
-    DenseModule,
-    FoundTable,
-    Train,
-    find_tables,
-    largest_tables,
-    named_tables,
-    put,
-)
+from lit_gnncompress.callbacks.tables import DenseModule, FoundTable, Train, put
 from lit_gnncompress.callbacks.tensorized import DenseTable, TensorizedTable
 from lit_gnncompress.embedding import NodeOrder, structural_vectors
 
@@ -44,23 +37,14 @@ class Replacement:
     """Which tables are replaced, and by what.
 
     Attributes:
-        modules: Their names, tails or globs; ``None`` for the largest.
-        largest: How many of the largest; ``None`` for those that are named.
+        chosen: Says which, and finds them.
         orders: Makes the orders of their rows.
         cores: Makes their cores.
     """
 
-    modules: list[str] | None
-    largest: int | None
+    chosen: ChosenTables
     orders: RowOrders
     cores: TableCores
-
-    @property
-    def chosen(self) -> str:
-        """The argument of ``Tensorize`` that says which tables."""
-        if self.modules is None:
-            return f"tables='largest:{self.largest}'"
-        return f"modules={self.modules}"
 
     def apply(
         self,
@@ -80,7 +64,7 @@ class Replacement:
         Raises:
             ValueError: As :class:`~lit_gnncompress.callbacks.Tensorize`; then nothing is replaced.
         """
-        chosen, there = self._chosen(module)
+        chosen, there = self.chosen.find(module)
         found, left = self._worthwhile(chosen, sources)
         if values_follow:
             maker = replace(self.cores, start="fresh")
@@ -127,7 +111,7 @@ class Replacement:
         Raises:
             ValueError: As :meth:`apply`.
         """
-        found, there = self._chosen(module)
+        found, there = self.chosen.find(module)
         return *self._worthwhile(found, sources), there
 
     def _vectors(self, name: str, table: DenseModule, sources: OrderSources) -> Tensor:
@@ -136,17 +120,11 @@ class Replacement:
         edges = self.orders.edges(name, rows, sources, "started by the structure of a graph")
         return structural_vectors(edges, rows, table.embedding_dim, seed=self.orders.seed)
 
-    def _chosen(self, module: nn.Module) -> tuple[list[FoundTable], dict[str, Train]]:
-        """Tables that are chosen, and by name those that are tensor trains already."""
-        if self.largest is None:
-            return find_tables(module, named_tables(module, self.modules or []), "modules")
-        return find_tables(module, largest_tables(module, self.largest), self.chosen)
-
     def _worthwhile(
         self, found: list[FoundTable], sources: OrderSources
     ) -> tuple[list[FoundTable], list[DenseTable]]:
         """Tables that are to become tensor trains, and those that are better left as they are."""
-        if self.largest is None:
+        if self.chosen.largest is None:
             return found, []
         smaller, left = [], []
         for each in found:
@@ -181,7 +159,7 @@ class Replacement:
         if (shape.rows, shape.columns) != (wanted.rows, wanted.columns) or (
             by_rank and shape.ranks != wanted.ranks
         ):
-            way = "leave it out" if self.largest is None else "name the others by modules"
+            way = "leave it out" if self.chosen.largest is None else "name the others by modules"
             raise ValueError(
                 f"{self.chosen}: {name!r} is a tensor train already, of rows={shape.rows}, "
                 f"columns={shape.columns}, rank={shape.ranks}, and not of rows={wanted.rows}, "

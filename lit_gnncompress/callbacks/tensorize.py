@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from itertools import takewhile
@@ -13,14 +12,13 @@ from weakref import ref
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from lit_gnncompress.callbacks.awaited_tables import AwaitedTables
-from lit_gnncompress.callbacks.full_tables import convert_full_tables
-from lit_gnncompress.callbacks.quantize import _REFUSED_STRATEGIES
+from lit_gnncompress.callbacks.awaited_tables import AwaitedTables, check_start
+from lit_gnncompress.callbacks.chosen_tables import ChosenTables
+from lit_gnncompress.callbacks.full_tables import check_resumed, convert_full_tables
 from lit_gnncompress.callbacks.replacement import Replacement
 from lit_gnncompress.callbacks.row_orders import Order, OrderSources, RowOrders
 from lit_gnncompress.callbacks.table_cores import Rows, Start, TableCores
@@ -28,6 +26,7 @@ from lit_gnncompress.callbacks.tensorized import (
     DenseTable,
     MadeTables,
     TensorizedTable,
+    note_on_order,
     print_tables,
     warn_of_growth,
 )
@@ -37,9 +36,9 @@ from lit_gnncompress.callbacks.trained_tables import (
     check_optimizers,
     check_places,
 )
+from lit_gnncompress.callbacks.trainers import callbacks_of, check_strategy
 from lit_gnncompress.embedding import NodeOrder
 from lit_gnncompress.embedding.cores import Init
-from lit_gnncompress.embedding.train_table import TrainTable
 
 
 class Tensorize(Callback):
@@ -147,13 +146,8 @@ class Tensorize(Callback):
         tables: str | None = None,
     ) -> None:
         super().__init__()
-        self.modules = None if modules is None else _checked_names(modules)
-        self.largest = None if tables is None else _checked_count(tables)
-        if (modules is None) == (tables is None):
-            raise ValueError(
-                f"modules={modules!r} and tables={tables!r}: give one of them, such as "
-                f"modules=['embedding'] or tables='largest:5'."
-            )
+        chosen = ChosenTables.of(modules, tables)
+        self.modules, self.largest, self._chosen = chosen.modules, chosen.largest, str(chosen)
         if parts and order == "none":
             raise ValueError(f"parts={parts} needs an order, which tells the parts: order='none'.")
         if isinstance(order, NodeOrder) and rows is None:
@@ -162,8 +156,7 @@ class Tensorize(Callback):
         self._made = MadeTables()
         self.left_dense: list[DenseTable] = []
         self._replacement = Replacement(
-            self.modules,
-            self.largest,
+            chosen,
             RowOrders(order, edge_index, seed, cache_dir, progress=verbose),
             TableCores(
                 rank, rows, columns, compression, max_bytes, parts, init, learn_scale, start
@@ -194,18 +187,15 @@ class Tensorize(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Replaces the tables, once per module; where none is trained, when a state is read."""
-        if isinstance(trainer.strategy, _REFUSED_STRATEGIES):
-            raise MisconfigurationException(
-                f"Tensorize does not work with {type(trainer.strategy).__name__}, which shards "
-                f"modules. Use strategy='ddp' or a single device."
-            )
+        check_strategy(trainer, self)
         if is_overridden("configure_model", pl_module):
             pl_module.configure_model()  # Lightning calls it after setup; it may be called twice
-        sources, chosen = _sources(trainer), self._replacement.chosen
+        sources = _sources(trainer)
         waiting, left, _ = self._replacement.waiting(pl_module, sources)
         if stage == TrainerFn.FITTING:
             if waiting:
-                check_copies(takewhile(lambda each: each is not self, _callbacks(trainer)), chosen)
+                before = takewhile(lambda each: each is not self, callbacks_of(trainer))
+                check_copies(before, self._chosen)
             self._placed = [table.name for table in self._replace_and_print(trainer, pl_module)]
         elif waiting:
             self._stop_waiting()
@@ -216,12 +206,11 @@ class Tensorize(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses a module or optimizers that would not train the cores."""
-        chosen = self._replacement.chosen
-        check_places(pl_module, self._placed, [], chosen)
+        check_places(pl_module, self._placed, [], self._chosen)
         dense, _, trains = self._replacement.waiting(pl_module, _sources(trainer))
-        check_places(pl_module, [], dense, chosen)
+        check_places(pl_module, [], dense, self._chosen)
         gone = [weight for each in self._replaced if (weight := each()) is not None]
-        check_optimizers(pl_module, trains, gone, trainer.optimizers, chosen)
+        check_optimizers(pl_module, trains, gone, trainer.optimizers, self._chosen)
         self._replaced, self._placed = [], []
         self._watch = GradientWatch(trains)
 
@@ -233,7 +222,7 @@ class Tensorize(Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         """Warns, once a fit, of cores that no gradient reaches."""
         if self._watch is not None:
-            self._watch.warn(self._replacement.chosen)
+            self._watch.warn(self._chosen)
             self._watch = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -243,26 +232,18 @@ class Tensorize(Callback):
         dense, self._awaited = self._awaited.stop(), None
         if not dense:
             self._print(trainer, self.tables)
-        elif (start := self._replacement.cores.start) == "table":
-            with torch.inference_mode(False):  # what is made in it could not be trained later
-                self._replace_and_print(trainer, pl_module)
-        else:
-            raise MisconfigurationException(
-                f"Tensorize({self._replacement.chosen}): {dense[0]!r} is a full table, "
-                f"and cores in its place would be random, for start={start!r} and nothing trains "
-                f"them. Fit first, give ckpt_path, take start='table' for the nearest cores, or "
-                f"leave the callback out to have the table as it is."
-            )
+            return
+        check_start(dense[0], self._replacement.cores.start, self._chosen)
+        with torch.inference_mode(False):  # what is made in it could not be trained later
+            self._replace_and_print(trainer, pl_module)
 
     on_validation_start = on_predict_start = on_test_start
-
-    def on_exception(self, *_: Any) -> None:
-        """Leaves nothing in the module."""
-        self._stop_waiting()
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Leaves nothing in the module."""
         self._stop_waiting()
+
+    on_exception = teardown
 
     def state_dict(self) -> dict[str, Any]:
         """Factors and ranks of each table."""
@@ -276,16 +257,8 @@ class Tensorize(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Refuses to resume the fit of a full table, whose optimizer knows nothing of cores."""
-        state = checkpoint["state_dict"]
-        layers = pl_module.named_modules(remove_duplicate=False)
-        full = [n for n, t in layers if isinstance(t, TrainTable) and f"{n}.weight" in state]
-        if full and trainer.state.fn == TrainerFn.FITTING:
-            raise MisconfigurationException(
-                f"The checkpoint was trained without Tensorize({self._replacement.chosen}): it has "
-                f"{full[0]!r} as a full table, and its optimizer cannot go on with cores. Start a "
-                f"new fit from its weights: module.load_state_dict, then fit with start='table' "
-                f"and without ckpt_path."
-            )
+        if trainer.state.fn == TrainerFn.FITTING:
+            check_resumed(pl_module, checkpoint["state_dict"], self._chosen)
 
     # --- replacing --------------------------------------------------------------------------
 
@@ -323,7 +296,7 @@ class Tensorize(Callback):
             self._replaced += map(ref, done.weights)
             self._made.keep(module, done.tables)
             convert_full_tables(module)
-        warn_of_growth(done.tables, self._replacement.chosen)
+        warn_of_growth(done.tables, self._chosen)
         return done.tables
 
     def _replace_and_print(
@@ -339,43 +312,14 @@ class Tensorize(Callback):
     ) -> None:
         if self.verbose and trainer.is_global_zero:
             left = [each for each in self.left_dense if each.name not in known]
-            print_tables(tables, left, self._note(tables))
+            unchosen = self._replacement.orders.order is None
+            print_tables(tables, left, note_on_order(tables) if unchosen else None)
 
     def _stop_waiting(self) -> None:
         if self._awaited is not None:
             self._awaited.stop()
         self._awaited = None
 
-    def _note(self, tables: Sequence[TensorizedTable]) -> str | None:
-        """What to say of tables whose order nobody chose."""
-        unordered = [table.name for table in tables if table.order == "none"]
-        if self._replacement.orders.order is not None or not unordered:
-            return None
-        return (
-            f"No order for the rows of {', '.join(unordered)}, since there is no graph of them: "
-            f"see Tensorize(order=…)."
-        )
-
 
 def _sources(trainer: Trainer) -> OrderSources:
     return OrderSources.of(getattr(trainer, "datamodule", None))
-
-
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    own: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return own
-
-
-def _checked_names(modules: Sequence[str]) -> list[str]:
-    if isinstance(modules, str) or not modules:
-        raise ValueError(f"modules={modules!r}: give a list of names, such as ['embedding'].")
-    return list(modules)
-
-
-def _checked_count(tables: str) -> int:
-    match = re.fullmatch(r"largest:([1-9][0-9]*)", str(tables))
-    if match is None:
-        raise ValueError(
-            f"tables={tables!r}: give 'largest:5' for the five largest, or name tables by modules."
-        )
-    return int(match[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
@@ -14,13 +14,6 @@ from torch import nn
 
 from lit_gnncompress.callbacks.tables import DenseModule
 from lit_gnncompress.embedding.train_table import TrainTable
-
-_lost: WeakKeyDictionary[TrainTable, float | None] = WeakKeyDictionary()
-
-
-def note_lost(cores: TrainTable, share: float | None) -> None:
-    """Notes which share of a full table, read into cores, these do not hold."""
-    _lost[cores] = share
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ class MadeTables:
 
     def _after_reading(self, table: TensorizedTable) -> TensorizedTable:
         cores = self._cores[table.name]() if table.name in self._cores else None
-        lost = None if cores is None else _lost.get(cores)
+        lost = None if cores is None else cores.lost_share
         return table if lost is None else replace(table, error=lost)
 
 
@@ -179,6 +172,16 @@ def print_tables(
         )
     if note:
         console.print(note, highlight=False)
+
+
+def note_on_order(tables: Sequence[TensorizedTable]) -> str | None:
+    """What to say of tables that have no order because nobody chose one; ``None`` without any."""
+    if not (unordered := [table.name for table in tables if table.order == "none"]):
+        return None
+    return (
+        f"No order for the rows of {', '.join(unordered)}, since there is no graph of them: "
+        f"see Tensorize(order=…)."
+    )
 
 
 def _table(tables: Sequence[TensorizedTable]) -> Table:

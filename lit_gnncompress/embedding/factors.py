@@ -38,11 +38,7 @@ class TTShape:
         for name in ("rows", "columns", "ranks"):
             object.__setattr__(self, name, checked_numbers(name, getattr(self, name)))
         check_num_factors("rows", len(self.rows))
-        if len(self.columns) != len(self.rows):
-            raise ValueError(
-                f"columns={self.columns} are {len(self.columns)} factors and rows={self.rows} "
-                f"{len(self.rows)}: both need as many."
-            )
+        _check_as_many(self.rows, self.columns)
         if len(self.ranks) != len(self.rows) - 1:
             raise ValueError(
                 f"rank={self.ranks} are {len(self.ranks)} ranks: between {len(self.rows)} cores "
@@ -54,6 +50,9 @@ class TTShape:
         """The same rank between all cores, where a table can have one that high.
 
         Above :func:`highest_ranks` more parameters would not mean more tables.
+
+        Raises:
+            ValueError: As the class.
         """
         highest = highest_ranks(rows, columns)
         return cls(tuple(rows), tuple(columns), tuple(min(rank, most) for most in highest))
@@ -91,8 +90,21 @@ def check_num_factors(name: str, count: int) -> None:
         raise ValueError(f"{name}: {count} factors; a table is split into 2, 3 or 4.")
 
 
+def _check_as_many(rows: Sequence[int], columns: Sequence[int]) -> None:
+    if len(columns) != len(rows):
+        raise ValueError(
+            f"columns={tuple(columns)} are {len(columns)} factors and rows={tuple(rows)} "
+            f"{len(rows)}: both need as many."
+        )
+
+
 def highest_ranks(rows: Sequence[int], columns: Sequence[int]) -> tuple[int, ...]:
-    """The inner ranks that suffice for every table of these factors."""
+    """The inner ranks that suffice for every table of these factors.
+
+    Raises:
+        ValueError: Other numbers of rows than of columns.
+    """
+    _check_as_many(rows, columns)
     sizes = [p * q for p, q in zip(rows, columns, strict=True)]
     cuts = range(1, len(sizes))
     return tuple(min(math.prod(sizes[:cut]), math.prod(sizes[cut:])) for cut in cuts)
@@ -147,7 +159,8 @@ def graph_rows(
         The factors; their product is at least ``(1 + padding) * num_embeddings``.
 
     Raises:
-        ValueError: Numbers below 1, more factors than 4, or a negative padding.
+        ValueError: Numbers below 1, more factors than 4, or a padding that is negative or not
+            finite.
 
     Example:
         >>> graph_rows(13_752)
@@ -157,7 +170,10 @@ def graph_rows(
     _number("part_size", part_size)
     check_num_factors("num_factors", num_factors)
     if not 0 <= padding < math.inf:
-        raise ValueError(f"padding={padding} must be 0 or more.")
+        raise ValueError(
+            f"padding={padding} must be a share of the nodes, 0 or more and finite: 0.05 leaves a "
+            f"free place for each 20."
+        )
     parts = -(-num_embeddings // part_size)
     places = math.ceil(num_embeddings / parts * (1 + padding))
     inner: list[int] = []

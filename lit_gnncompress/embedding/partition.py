@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from lit_gnncompress.embedding.cores import check_init
 from lit_gnncompress.embedding.row_order import RowOrder
 from lit_gnncompress.embedding.row_table import RowTable
+from lit_gnncompress.embedding.saved_numbers import SavedNumbers
 
 if TYPE_CHECKING:
     from lit_gnncompress.embedding.node_order import NodeOrder
 
-
-_ROWS = "rows"
+_ROWS = SavedNumbers("rows", torch.int64, lambda rows: f"an order with the factors {rows}")
 
 
 class PartVectors(nn.Module):
@@ -198,19 +198,11 @@ class PartitionEmbedding(RowTable):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
-        destination[prefix + _ROWS] = torch.tensor(self._rows, device="cpu")
+        _ROWS.save(destination, prefix, self._rows)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         strict, missing_keys, _, error_msgs = args[1:]
-        rows = state_dict.get(prefix + _ROWS)
-        if rows is None and strict:
-            missing_keys.append(prefix + _ROWS)
-        if rows is not None and tuple(rows.tolist()) != self._rows:
-            error_msgs.append(
-                f"{prefix}{_ROWS}: the state's order has the factors {tuple(rows.tolist())}, that "
-                f"of the table here {self._rows}."
-            )
-        state_dict = {key: value for key, value in state_dict.items() if key != prefix + _ROWS}
+        state_dict = _ROWS.take(state_dict, prefix, self._rows, strict, missing_keys, error_msgs)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lit_gnncompress.embedding.row_table import RowTable
+from lit_gnncompress.embedding.saved_numbers import SavedNumbers
 from lit_gnncompress.embedding.tensor_train import TTEmbedding
 from lit_gnncompress.embedding.train_table import all_rows
 from lit_gnncompress.kernels import gather_dequantize, quantize_pack, tt_lookup
 from lit_gnncompress.kernels.layout import check_bits, row_bytes
 
-_FORM = "form"
+_FORM = SavedNumbers("form", torch.int32, lambda form: f"{form[0]} bits and shape {form[1:]}")
 
 
 class PackedSlices(nn.Module):
@@ -77,20 +78,12 @@ class PackedSlices(nn.Module):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
-        form = torch.tensor([self.bits, *self.shape], dtype=torch.int32, device="cpu")
-        destination[prefix + _FORM] = form
+        _FORM.save(destination, prefix, (self.bits, *self.shape))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         strict, missing_keys, _, error_msgs = args[1:]
-        form = state_dict.get(prefix + _FORM)
-        if form is None and strict:
-            missing_keys.append(prefix + _FORM)
-        if form is not None and (found := form_of(form)) != (self.bits, self.shape):
-            error_msgs.append(
-                f"{prefix}{_FORM}: the state has {found[0]} bits and shape {found[1]}, the table "
-                f"here {self.bits} and {self.shape}."
-            )
-        state_dict = {key: value for key, value in state_dict.items() if key != prefix + _FORM}
+        own = (self.bits, *self.shape)
+        state_dict = _FORM.take(state_dict, prefix, own, strict, missing_keys, error_msgs)
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:

@@ -36,6 +36,10 @@ class TrainTable(RowTable):
 
     Arguments, attributes and what is refused: see
     :class:`~lit_gnncompress.embedding.tensor_train.TTEmbedding`.
+
+    Attributes:
+        lost_share: Share, by Frobenius norm, that the cores do not hold of a full table that was
+            read into them; noted by whoever does that. ``None`` before, and for a table of zeros.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class TrainTable(RowTable):
         scale = torch.ones((), device=device, dtype=dtype) if learn_scale else None
         self.core_scale = None if scale is None else nn.Parameter(scale)
         self.parts = vectors
+        self.lost_share: float | None = None
         self._reset_cores()
 
     @classmethod

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_gnncompress.kernels.activate_pack import activate_pack
     from lit_gnncompress.kernels.adjacency import Adjacency
     from lit_gnncompress.kernels.aggregate import aggregate
     from lit_gnncompress.kernels.aggregate_pack import aggregate_pack
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adjacency",
+    "activate_pack",
     "aggregate",
     "aggregate_pack",
     "attention_aggregate",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_gnncompress.kernels.activate_pack import check_finish
 from lit_gnncompress.kernels.adjacency import Adjacency, check_edge_weight, check_rows
-from lit_gnncompress.kernels.layout import check_bits, check_ranges, check_scale, row_bytes
+from lit_gnncompress.kernels.layout import check_bits, row_bytes
 from lit_gnncompress.kernels.library import define
 
 
@@ -18,7 +19,7 @@ def aggregate_pack(
     reduce: str = "sum",
     bias: Tensor | None = None,
     residual: Tensor | None = None,
-    relu: bool = False,
+    activation: str = "none",
     lo: Tensor | None = None,
     scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -26,7 +27,7 @@ def aggregate_pack(
 
     .. math:: y_{tf} = \mathrm{reduce}_{e:\,target(e)=t}\; w_e\, x_{source(e),\,f} + b_f + z_{tf}
 
-    Codes are those of ``y``, or of ``max(y, 0)``, rounded to nearest. Without ``lo`` and ``scale``
+    Codes are those of ``y`` after the activation, rounded to nearest. Without ``lo`` and ``scale``
     each row has a range of its own, from its minimum to its maximum; the scale of a row of one
     value is 1. Not differentiable.
 
@@ -38,7 +39,7 @@ def aggregate_pack(
         reduce: ``"sum"`` or ``"mean"``.
         bias: Added to each row, float32, shape ``(F,)``.
         residual: Rows that are added then, ``z``, float32, shape ``(M, F)``.
-        relu: Whether what is below zero becomes zero.
+        activation: ``"none"``, ``"relu"`` or ``"elu"`` (of :math:`\alpha = 1`).
         lo: Value of code 0 of all rows, float32, shape ``(1,)``.
         scale: Distance of two codes of all rows, likewise.
 
@@ -60,24 +61,9 @@ def aggregate_pack(
     check_edge_weight(weight, x.size(1), adjacency)
     if weight is not None and weight.dim() > 1:
         raise ValueError(f"weight has shape {tuple(weight.shape)}: it must be one for each edge.")
-    if bias is not None and (bias.dtype != torch.float32 or bias.shape != x.shape[1:]):
-        raise ValueError(
-            f"bias must be float32 of shape ({x.size(1)},), one for each column, got {bias.dtype} "
-            f"of shape {tuple(bias.shape)}."
-        )
-    if bias is not None and bias.device != x.device:
-        raise ValueError(f"bias is on {bias.device}, x is on {x.device}: move one of them.")
-    if residual is not None:
-        check_rows("residual", residual, adjacency.num_targets, adjacency)
-        if residual.size(1) != x.size(1):
-            raise ValueError(f"residual has {residual.size(1)} columns, but x has {x.size(1)}.")
-    if (lo is None) != (scale is None):
-        raise ValueError("lo and scale belong together: give both, or none.")
-    if lo is not None and scale is not None:
-        check_ranges(lo, scale, 1, x)
-        check_scale(scale)
+    check_finish(x, adjacency.num_targets, bias, residual, activation, lo, scale)
     edges = adjacency.rowptr, adjacency.col, adjacency.perm
-    return _aggregate_pack(x, *edges, weight, reduce, bias, residual, relu, bits, lo, scale)
+    return _aggregate_pack(x, *edges, weight, reduce, bias, residual, activation, bits, lo, scale)
 
 
 def _fake(
@@ -89,7 +75,7 @@ def _fake(
     reduce: str,
     bias: Tensor | None,
     residual: Tensor | None,
-    relu: bool,
+    activation: str,
     bits: int,
     lo: Tensor | None,
     scale: Tensor | None,
@@ -102,7 +88,7 @@ def _fake(
 
 _aggregate_pack = define(
     "aggregate_pack(Tensor x, Tensor rowptr, Tensor col, Tensor? perm, Tensor? weight, str reduce, "
-    "Tensor? bias, Tensor? residual, bool relu, int bits, Tensor? lo, Tensor? scale) "
+    "Tensor? bias, Tensor? residual, str activation, int bits, Tensor? lo, Tensor? scale) "
     "-> (Tensor packed, Tensor row_lo, Tensor row_scale, Tensor finite)",
     _fake,
     folders={"CUDA": "reference"},

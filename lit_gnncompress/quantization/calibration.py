@@ -71,6 +71,46 @@ class KnownRange:
         return self.present.any().view(1, 1)
 
 
+class KnownRanges:
+    """The ranges of one layer, by where they were found.
+
+    A place is the number of a call in a forward pass, and which of its features: of senders, or of
+    receivers.
+
+    Args:
+        calls: Ranges that were found earlier.
+    """
+
+    def __init__(self, calls: SiteRanges | None = None) -> None:
+        self._by_place = {
+            (number, place): KnownRange.stored(found)
+            for number, call in enumerate(calls or [])
+            for place, found in enumerate(call)
+            if found is not None
+        }
+
+    @property
+    def calls(self) -> SiteRanges:
+        """All of them, by call."""
+        calls: SiteRanges = []
+        for (number, place), known in sorted(self._by_place.items(), key=lambda item: item[0]):
+            calls += [[] for _ in range(number + 1 - len(calls))]
+            calls[number] += [None] * (place - len(calls[number])) + [known.range]
+        return calls
+
+    def find(self, place: tuple[int, int], width: int) -> KnownRange | None:
+        """What is known of a place, for features of some width."""
+        known = self._by_place.get(place)
+        if known is not None and known.range.lo.size(1) not in (1, width):
+            return None  # a layer that takes features of any width
+        return known
+
+    def keep(self, place: tuple[int, int], found: KnownRange, join: bool) -> None:
+        """Takes in a range: joined with the one that is known, or in place of it."""
+        known = self._by_place.get(place)
+        self._by_place[place] = known.joined(found) if join and known is not None else found
+
+
 def to_plain(ranges: Mapping[str, SiteRanges]) -> dict[str, list[Any]]:
     """Ranges by layer as plain lists, for JSON and checkpoints.
 

@@ -22,9 +22,10 @@ from lit_gnncompress.quantization.attention import (
 )
 from lit_gnncompress.quantization.calibration import SiteRanges
 from lit_gnncompress.quantization.context import Form, GraphContext
+from lit_gnncompress.quantization.feature_site import FeatureSite
 from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
 from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
-from lit_gnncompress.quantization.sites import FeatureSite, find_sites
+from lit_gnncompress.quantization.sites import find_sites
 
 AnySite = FeatureSite | AttentionSite
 

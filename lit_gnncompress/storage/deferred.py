@@ -79,7 +79,7 @@ class Deferred(VirtualTensor):
     def rows(self, start: int, stop: int) -> Tensor:
         """The rows from ``start`` to before ``stop``."""
         with torch.set_grad_enabled(self._with_grad):
-            out = self._first(start, stop)
+            out = self.first(start, stop)
             for function, others, options in self.steps:
                 if stop - start < self._num_rows:
                     others = tuple(o[start:stop] if self._by_row(o) else o for o in others)
@@ -88,8 +88,22 @@ class Deferred(VirtualTensor):
                 out = function(out, *others, **options)
         return out
 
+    def usual_steps(self) -> tuple[Tensor | None, Tensor | None, str] | None:
+        """A bias, rows that are added, and the activation; ``None`` if more is done."""
+        steps = list(self.steps)
+        added: list[Tensor | None] = []
+        for shape in (self.shape[1:], self.shape):
+            other = steps[0][1][0] if steps and steps[0][0] is torch.add else None
+            if isinstance(other, Tensor) and (other.shape, other.dtype) == (shape, torch.float32):
+                added.append(plain(other))
+                steps.pop(0)
+            else:
+                added.append(None)
+        activation = _activation_of(steps.pop(0)) if steps else "none"
+        return None if steps or activation is None else (added[0], added[1], activation)
+
     @abstractmethod
-    def _first(self, start: int, stop: int) -> Tensor:
+    def first(self, start: int, stop: int) -> Tensor:
         """The rows before all steps."""
 
     @abstractmethod
@@ -144,25 +158,12 @@ class Aggregated(Deferred):
         self.adjacency, self.weight, self.reduce = adjacency, weight, reduce
         return self
 
-    def _first(self, start: int, stop: int) -> Tensor:
+    def first(self, start: int, stop: int) -> Tensor:
+        """The rows before all steps."""
         adjacency, weight = self.adjacency, self.weight
         if stop - start < self._num_rows:
             adjacency, weight = edges_into(adjacency, start, stop, weight)
         return aggregate_rows(self.source, adjacency, weight, self.reduce)
-
-    def usual_steps(self) -> tuple[Tensor | None, Tensor | None, bool] | None:
-        """A bias, rows that are added, and whether a ReLU follows; ``None`` if more is done."""
-        steps = list(self.steps)
-        added: list[Tensor | None] = []
-        for shape in (self.shape[1:], self.shape):
-            other = steps[0][1][0] if steps and steps[0][0] is torch.add else None
-            if isinstance(other, Tensor) and (other.shape, other.dtype) == (shape, torch.float32):
-                added.append(plain(other))
-                steps.pop(0)
-            else:
-                added.append(None)
-        relu = bool(steps) and _IN_PLACE.get(steps[0][0]) is torch.relu_
-        return None if len(steps) > relu else (added[0], added[1], relu)
 
     def _with_steps(self, steps: tuple[Step, ...], width: tuple[int, ...]) -> Aggregated:
         return Aggregated(
@@ -199,7 +200,8 @@ class Computed(Deferred):
         super().release()
         self._prepared = None
 
-    def _first(self, start: int, stop: int) -> Tensor:
+    def first(self, start: int, stop: int) -> Tensor:
+        """The rows before all steps."""
         if self._prepared is None:
             self._prepared = self.prepare(self.source)
         return self._prepared(start, stop)
@@ -270,6 +272,14 @@ def _add(a: Any, b: Any, *, alpha: float = 1) -> Any:
     if rows.again is None or alpha != 1 or not _waits(rows, other):
         return NotImplemented
     return rows.then(torch.add, other)
+
+
+def _activation_of(step: Step) -> str | None:
+    """What kernels call an activation, if they know it."""
+    function, others, options = step
+    if _IN_PLACE.get(function) is torch.relu_:
+        return "relu"
+    return "elu" if function is F.elu and not others and options in ({}, {"alpha": 1.0}) else None
 
 
 def _activation(function: Callable[..., Tensor]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lit_gnncompress.kept import kept
-from lit_gnncompress.kernels import aggregate_pack, quantize_pack
+from lit_gnncompress.kernels import activate_pack, aggregate_pack, quantize_pack
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 from lit_gnncompress.quantization.feature_site import FeatureSite
@@ -65,16 +65,24 @@ class PackedForm:
             _Writer(own, width, range, b, x.device)
             for b, own in enumerate(bits if buckets is not None else bits[:1])
         ]
+        after = x.usual_steps() if isinstance(x, Deferred) and buckets is None else None
+        if not writers[0].activates:
+            after = None
         size = max(_BLOCK_BYTES // (4 * max(1, width)), -(-num_rows // _MOST_BLOCKS), 1)
         for start in builtins.range(0, max(1, num_rows), size):
             stop = min(start + size, num_rows)
-            rows = plain(x.rows(start, stop) if isinstance(x, Deferred) else x[start:stop])
-            check_finite(rows, "packed", start)
-            for b, writer in enumerate(writers):
-                if buckets is None:
-                    writer.write(rows)
-                else:
-                    writer.write(rows[buckets.index[start:stop] == b])
+            if isinstance(x, Deferred) and after is not None:
+                bias, residual, activation = after
+                residual = residual if residual is None else residual[start:stop]
+                finite = writers[0].write(plain(x.first(start, stop)), bias, residual, activation)
+            else:
+                rows = _rows_of(x, start, stop)
+                finite = True
+                for b, writer in enumerate(writers):
+                    own = rows if buckets is None else rows[buckets.index[start:stop] == b]
+                    finite = writer.write(own) and finite
+            if not finite:
+                check_finite(_rows_of(x, start, stop), "packed", start)
         if isinstance(x, Deferred):
             x.release()
         bucket = None if buckets is None else buckets.index.to(torch.uint8)
@@ -112,13 +120,38 @@ class _Writer:
         self._lo, self._scale = _codes_of(range, place, self._levels, device)
         self._kept: list[Tensor] = []
         self._ranges: list[tuple[Tensor, Tensor]] = []  # of rows
+        self.activates = (
+            device.type == "cpu"
+            and bits != FULL_PRECISION
+            and width > 0
+            and (self._by_row or self._lo.numel() == 1)
+        )
 
-    def write(self, x: Tensor) -> None:
-        """Appends rows."""
+    def write(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+        activation: str = "none",
+    ) -> bool:
+        """Appends rows; whether they are finite.
+
+        What is to be done to them before is for a writer that :attr:`activates`.
+        """
+        lo, scale = self._lo, self._scale
+        if self.activates and x.dtype == torch.float32:
+            ranges = (None, None) if self._by_row else (lo, scale)
+            packed, row_lo, row_scale, all_finite = activate_pack(
+                x, self.bits, bias, residual, activation, *ranges
+            )
+            self._kept.append(packed)
+            if self._by_row:
+                self._ranges.append((row_lo, row_scale))
+            return bool(all_finite)
+        finite = bool(torch.isfinite(x).all())
         if self.bits == FULL_PRECISION:
             self._kept.append(x.to(torch.float32, copy=True))
-            return
-        lo, scale = self._lo, self._scale
+            return finite
         if self._by_row:
             low, high = wide(x).amin(1), wide(x).amax(1)
             lo, scale = low.float(), step(low, high, self._levels).float()
@@ -127,6 +160,7 @@ class _Writer:
             x = wide(x).sub(lo).div_(scale)
             lo, scale = x.new_zeros(1), x.new_ones(1)
         self._kept.append(quantize_pack(x, lo, scale, self.bits))
+        return finite
 
     def finish(self) -> Codec:
         """All rows."""
@@ -182,6 +216,10 @@ def _shared_codes(
     """Value of code 0 and distance of two codes, for one bucket."""
     lo, hi = (ends[place].to(device, torch.float32, copy=True) for ends in (range.lo, range.hi))
     return lo, step(lo, hi, levels)
+
+
+def _rows_of(x: Tensor, start: int, stop: int) -> Tensor:
+    return plain(x.rows(start, stop) if isinstance(x, Deferred) else x[start:stop])
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """What is lost where cores read a full table."""
 
 import copy
+import pickle
 import warnings
 
 import pytest
@@ -28,6 +29,20 @@ def test_a_considerable_loss_is_told_and_kept():
         lost = share_lost(module.get_submodule(key), full[f"{key}.weight"])
         assert lost > 0.5
         assert table.error == pytest.approx(lost, rel=1e-4)
+    assert not [key for key in module.state_dict() if "lost" in key]
+
+
+def test_copies_know_what_was_lost():
+    module = nn.ModuleList([nn.Embedding(200, 8)])
+    full, callback = copy.deepcopy(module.state_dict()), Tensorize(["0"], rank=2, verbose=False)
+    callback.replace(module)
+    with pytest.warns(UserWarning, match="'0': the state has a full table"):
+        module.load_state_dict(full)
+    lost = callback.tables[0].error
+    assert lost > 0.5
+    for again in (copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))):
+        assert again(module)[0].lost_share == lost
+        assert again(callback).tables[0].error == lost
 
 
 def test_next_to_no_loss_is_not_told():

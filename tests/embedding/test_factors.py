@@ -109,6 +109,15 @@ def test_what_is_no_shape(arguments, message):
 
 
 @pytest.mark.parametrize(
+    "call", [highest_ranks, lambda rows, columns: TTShape.of_rank(rows, columns, 4)]
+)
+def test_as_many_rows_as_columns(call):
+    told = r"columns=\(2, 2, 2\) are 3 factors and rows=\(10, 10\) 2: both need as many"
+    with pytest.raises(ValueError, match=told):
+        call([10, 10], [2, 2, 2])
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: balanced_rows(0), "num_embeddings: 0"),
@@ -117,8 +126,9 @@ def test_what_is_no_shape(arguments, message):
         (lambda: balanced_columns(10, 1), "num_factors: 1"),
         (lambda: graph_rows(0), "^num_embeddings: 0"),
         (lambda: graph_rows(10, 5), "^num_factors: 5"),
-        (lambda: graph_rows(10, padding=-1), "padding=-1"),
-        (lambda: graph_rows(10, padding=math.inf), "padding=inf"),
+        (lambda: graph_rows(10, padding=-1), "padding=-1 must be a share"),
+        (lambda: graph_rows(10, padding=math.inf), "padding=inf must be .* finite: 0.05 leaves"),
+        (lambda: graph_rows(10, padding=math.nan), "padding=nan must be .* finite: 0.05 leaves"),
         (lambda: graph_rows(10, part_size=0), "part_size: 0"),
     ],
 )

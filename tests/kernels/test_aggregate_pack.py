@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lit_gnncompress.kernels import Adjacency, aggregate, aggregate_pack, quantize_pack, unpack_bits
 from lit_gnncompress.kernels.reference.aggregate_pack import aggregate_pack as reference
@@ -16,12 +17,12 @@ def graph(rows, sorted_by_target=False):
     return edges, Adjacency(edges.rowptr, edges.col, edges.perm, rows)
 
 
-def in_two_steps(x, adjacency, bits, weight, reduce, bias, residual, relu, lo, scale):
+def in_two_steps(x, adjacency, bits, weight, reduce, bias, residual, activation, lo, scale):
     """The same by operations that leave the rows as floats in between."""
     rows = aggregate(x, adjacency, weight, reduce)
     rows = rows if bias is None else rows + bias
     rows = rows if residual is None else rows + residual
-    rows = rows.relu() if relu else rows
+    rows = {"none": lambda x: x, "relu": torch.relu, "elu": F.elu}[activation](rows)
     if lo is not None:
         return quantize_pack(rows, lo, scale, bits), torch.empty(0), torch.empty(0)
     lo = rows.amin(1)
@@ -37,7 +38,7 @@ def test_is_two_steps_in_one(rows, width, reduce, bits, by_row):
     x, weight, bias = torch.randn(rows, width), torch.randn(edges.col.size(0)), torch.randn(width)
     residual = strided(torch.randn(rows, width))
     lo, scale = (None, None) if by_row else random_ranges(rows)
-    for own_weight, *after in ((None, None, None, True), (weight, bias, residual, False)):
+    for own_weight, *after in ((None, None, None, "relu"), (weight, bias, residual, "none")):
         others = own_weight, reduce, *after, lo, scale
         *found, finite = aggregate_pack(x, adjacency, bits, *others)
         for ours, expected in zip(found, in_two_steps(x, adjacency, bits, *others), strict=True):
@@ -56,8 +57,8 @@ def test_as_the_reference(rows, width, sorted_by_target, by_row):
     weight, bias = torch.randint(-3, 4, (edges.col.size(0),)).float(), torch.ones(width)
     lo, scale = (None, None) if by_row else (torch.tensor([-20.0]), torch.tensor([0.5]))
     for bits in (1, 3, 8):
-        ours = aggregate_pack(x, adjacency, bits, weight, "sum", bias, x, True, lo, scale)
-        others = weight, "sum", bias, x, True, bits, lo, scale
+        ours = aggregate_pack(x, adjacency, bits, weight, "sum", bias, x, "relu", lo, scale)
+        others = weight, "sum", bias, x, "relu", bits, lo, scale
         expected = reference(x, *edges[:3], *others)
         assert all(torch.equal(*pair) for pair in zip(ours, expected, strict=True))
 
@@ -70,7 +71,7 @@ def test_rows_that_are_not_finite(value, column, by_row):
     x = torch.randn(33, 21)
     x[int(adjacency.col[0]), column] = value
     assert not aggregate_pack(x, adjacency, 4, lo=lo, scale=scale)[3]
-    relu = aggregate_pack(x, adjacency, 4, relu=True, lo=lo, scale=scale)[3]
+    relu = aggregate_pack(x, adjacency, 4, activation="relu", lo=lo, scale=scale)[3]
     assert bool(relu) == (value == -math.inf)
 
 
@@ -105,7 +106,7 @@ def test_threads_change_nothing():
 def test_is_known_to_torch(shared):
     edges, _ = graph(6)
     ranges = (torch.zeros(1), torch.ones(1)) if shared else (None, None)
-    after = torch.randn(4), torch.randn(6, 4), True
+    after = torch.randn(4), torch.randn(6, 4), "relu"
     args = torch.randn(6, 4), *edges[:3], None, "sum", *after, 3, *ranges
     torch.library.opcheck(torch.ops.lit_gnncompress.aggregate_pack.default, args)
 
@@ -121,8 +122,9 @@ def test_is_known_to_torch(shared):
         ({"weight": torch.ones(graph(6)[1].num_edges, 2)}, "it must be one for each edge"),
         ({"bias": torch.zeros(3)}, r"bias must be float32 of shape \(4,\)"),
         ({"bias": torch.zeros(4, device="meta")}, "bias is on meta, x is on cpu"),
-        ({"residual": torch.zeros(5, 4)}, r"residual must be float32 of shape \(6, F\)"),
-        ({"residual": torch.zeros(6, 3)}, "residual has 3 columns, but x has 4"),
+        ({"residual": torch.zeros(5, 4)}, r"residual must be float32 of shape \(6, 4\)"),
+        ({"residual": torch.zeros(6, 3)}, r"residual must be .*\(6, 4\), .* of shape \(6, 3\)"),
+        ({"activation": "gelu"}, "activation='gelu' is none of none, relu, elu"),
         ({"lo": torch.zeros(1)}, "lo and scale belong together"),
         ({"lo": torch.zeros(6), "scale": torch.ones(1)}, r"lo must be float32 of shape \(1,\)"),
         ({"lo": torch.zeros(1), "scale": -torch.ones(1)}, r"scale\[0\]=-1.0: a range needs"),

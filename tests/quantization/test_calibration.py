@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_gnncompress.quantization import Quantizer
-from lit_gnncompress.quantization.calibration import KnownRange, from_plain, to_plain
+from lit_gnncompress.quantization.calibration import KnownRange, KnownRanges, from_plain, to_plain
 from lit_gnncompress.quantization.degrees import DegreeBuckets
 
 
@@ -46,6 +46,43 @@ def test_a_range_of_another_width_takes_the_place_of_the_one_before():
         for width in (2, 3)
     )
     assert narrow.joined(wide) is wide
+
+
+def ranges_of(*highest):
+    """Ranges from 0 to these, of a tensor each."""
+    quantizer = Quantizer("minmax", "tensor")
+    rows = [torch.linspace(0, high, 8).view(4, 2) for high in highest]
+    return [KnownRange.of(quantizer.find_range(x, 4), None, "tensor") for x in rows]
+
+
+def test_ranges_of_a_layer_by_place():
+    first, second = ranges_of(1, 2)
+    known = KnownRanges()
+    assert known.calls == []
+    known.keep((1, 1), second, join=False)
+    known.keep((0, 0), first, join=True)
+    assert known.find((0, 0), 2) is first
+    assert known.find((1, 0), 2) is None
+    [[one], [hole, two]] = known.calls
+    assert (one, hole, two) == (first.range, None, second.range)
+    again = KnownRanges(known.calls)
+    assert [*map(len, again.calls)] == [1, 2]
+    assert again.find((1, 1), 2).range is second.range
+
+
+@pytest.mark.parametrize(("join", "highest"), [(True, 2), (False, 1)])
+def test_a_range_joins_the_one_before_or_replaces_it(join, highest):
+    low, high = ranges_of(1, 2)
+    known = KnownRanges([[high.range]])
+    known.keep((0, 0), low, join)
+    assert float(known.find((0, 0), 2).range.hi) == highest
+
+
+def test_ranges_of_columns_serve_their_width_alone():
+    found = Quantizer("minmax", "column").find_range(torch.rand(5, 3), 4).calibrated(None)
+    known = KnownRanges([[found]])
+    assert known.find((0, 0), 3).range is found
+    assert known.find((0, 0), 2) is None
 
 
 def test_ranges_as_plain_lists():

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, uint32
+from numba import njit
 from torch import Tensor
 
-from lit_gnncompress.kernels.cpu.code_groups import FLOAT32, quantize_row
+from lit_gnncompress.kernels.activate_pack import ACTIVATIONS
+from lit_gnncompress.kernels.cpu.finished_rows import finish_and_pack
 from lit_gnncompress.kernels.cpu.reduce_rows import (
     array_or_none,
     bytes_of_groups,
@@ -22,7 +23,6 @@ from lit_gnncompress.kernels.cpu.threads import over_rows
 from lit_gnncompress.kernels.cpu.vector import FLOAT, LANES
 from lit_gnncompress.kernels.layout import row_bytes
 
-_INFINITY = np.int32(0x7F800000)
 _EDGES_OF_ROW = 8
 """Edges that take as long as to pack a row."""
 
@@ -36,7 +36,7 @@ def aggregate_pack(
     reduce: str,
     bias: Tensor | None,
     residual: Tensor | None,
-    relu: bool,
+    activation: str,
     bits: int,
     lo: Tensor | None,
     scale: Tensor | None,
@@ -62,7 +62,7 @@ def aggregate_pack(
         reduce == "mean",
         array_or_none(bias),
         array_or_none(residual),
-        relu,
+        ACTIVATIONS.index(activation),
         bits,
         array_or_none(lo),
         array_or_none(scale),
@@ -92,7 +92,7 @@ def _loop(groups: int) -> Callable[..., None]:
         mean: bool,
         bias: Any,
         residual: Any,
-        relu: bool,
+        activation: int,
         bits: int,
         lo: Any,
         scale: Any,
@@ -103,31 +103,21 @@ def _loop(groups: int) -> Callable[..., None]:
         finite: Any,
     ) -> None:
         zero, one = np.float32(0), np.float32(1)
-        levels = (1 << bits) - 1
         # What counts references stays out of the loop: threads would wait for each other's.
         sums = np.empty(-(-width // LANES) * LANES, np.float32)
         numbers, address = sums.view(np.int32), sums.ctypes.data
         ends = np.empty(2, np.float32)
         numbers_of_ends = ends.view(np.int32)
-        low, step = zero, one
-        if lo is not None:
-            low, step = lo[0], scale[0]
         for row in range(first, last):
             sum_of_rows(
                 row, row + 1, data, stride, width, zero, one, None, None, rowptr, col, perm, weight,
                 mean, sums, row, FLOAT, groups, row_bytes,
             )  # fmt: skip
-            _finish(sums, width, bias, residual, row * width, relu)
-            if not _find_ends(numbers, width, numbers_of_ends):
+            if not finish_and_pack(
+                row, sums, numbers, address, width, bias, residual, activation, bits, lo, scale,
+                ends, numbers_of_ends, packed, size, row_lo, row_scale,
+            ):  # fmt: skip
                 finite[0] = False
-            if lo is None:
-                low, step = ends[0], (ends[1] - ends[0]) / np.float32(levels)
-                step = step if step > 0 else one
-                row_lo[row], row_scale[row] = low, step
-            quantize_row(
-                packed + row * size, address, width, bits, FLOAT32, low, step,
-                levels if step > 0 else 0, False, uint32(0), uint32(0), uint32(0),
-            )  # fmt: skip
 
     return kernel
 
@@ -135,37 +125,3 @@ def _loop(groups: int) -> Callable[..., None]:
 @cache
 def _compiled(groups: int) -> Callable[..., None]:
     return njit(cache=True, nogil=True, error_model="numpy")(_loop(groups))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _finish(row: Any, width: int, bias: Any, residual: Any, place: int, relu: bool) -> None:
-    """Adds the bias and ``residual[place:]``, applies the activation."""
-    zero = np.float32(0)
-    if bias is not None:
-        for column in range(width):
-            row[column] += bias[column]
-    if residual is not None:
-        for column in range(width):
-            row[column] += residual[place + column]
-    if relu:
-        for column in range(width):
-            row[column] = zero if row[column] < zero else row[column]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _find_ends(row: Any, width: int, ends: Any) -> bool:
-    """Least and greatest of floats, all of them as integers; whether all are finite."""
-    # Integers have nearly the order of floats, and vectors find their ends.
-    least = most = _ordered(row[0])
-    for column in range(width):
-        number = _ordered(row[column])
-        least = min(least, number)
-        most = max(most, number)
-    ends[0], ends[1] = _ordered(least), _ordered(most)
-    return most < _INFINITY and least > ~_INFINITY
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _ordered(number: Any) -> Any:
-    """The bits of a float as an integer of the same order, and back."""
-    return np.int32(number ^ ((number >> np.int32(31)) & np.int32(0x7FFFFFFF)))

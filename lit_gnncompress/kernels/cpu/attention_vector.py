@@ -15,13 +15,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from lit_gnncompress.kernels.cpu.exponential import (
+    constant,
+    exponential,
+    integers,
+    multiply_add,
+)
+
 LANES = 16
 _BLOCK = 16  # vectors that are summed at a time: half of the registers of AVX-512
 _AHEAD = 32  # edges between a prefetch and its use
 _CACHE_LINE = 64
 
 _FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_SMALLEST = -87.33654  # below, exp is no normal number
 
 
 @intrinsic(prefer_literal=True)
@@ -41,13 +47,13 @@ def find_scores(typing, gathered, own, col, begin, end, row, slope, scratch, max
         stride = _LONG(size)
         mine = _load(builder, own, builder.mul(row, stride), vector)
         slope = _splat(builder, slope, vector)
-        highest = cgutils.alloca_once_value(builder, _constant(vector, float("-inf")))
+        highest = cgutils.alloca_once_value(builder, constant(vector, float("-inf")))
         with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
             source = _node(builder, col, slot)
             score = builder.fadd(
                 _load(builder, gathered, builder.mul(source, stride), vector), mine
             )
-            above = builder.fcmp_ordered(">", score, _constant(vector, 0.0))
+            above = builder.fcmp_ordered(">", score, constant(vector, 0.0))
             score = builder.select(above, score, builder.fmul(score, slope))
             place = builder.mul(builder.sub(slot, begin), stride)
             _store(builder, score, scratch, place)
@@ -76,18 +82,18 @@ def exponentiate(typing, scratch, count, maximum, total, heads):
         vector = ir.VectorType(_FLOAT, lanes)
         highest = _load(builder, maximum, _LONG(0), ir.VectorType(_FLOAT, heads))
         highest = _pick(builder, highest, [lane % heads for lane in range(lanes)])
-        sums = cgutils.alloca_once_value(builder, _constant(vector, 0.0))
+        sums = cgutils.alloca_once_value(builder, constant(vector, 0.0))
         size = builder.mul(count, _LONG(heads))
         places = ir.Constant(ir.VectorType(_LONG, lanes), [_LONG(lane) for lane in range(lanes)])
         whole = builder.mul(builder.sdiv(size, _LONG(lanes)), _LONG(lanes))
 
         def step(place: Any, masked: bool) -> None:
             exponent = builder.fsub(_load(builder, scratch, place, vector), highest)
-            value = _exp(builder, exponent)
+            value = exponential(builder, exponent)
             if masked:
                 left = _splat(builder, builder.sub(size, place), places.type)
                 inside = builder.icmp_signed("<", places, left)
-                value = builder.select(inside, value, _constant(vector, 0.0))
+                value = builder.select(inside, value, constant(vector, 0.0))
             _store(builder, value, scratch, place)
             builder.store(builder.fadd(builder.load(sums), value), sums)
 
@@ -147,7 +153,7 @@ def weigh(
         for start in range(0, len(pieces), _BLOCK):
             block = pieces[start : start + _BLOCK]
             sums = [
-                cgutils.alloca_once_value(builder, _constant(ir.VectorType(_FLOAT, size), 0.0))
+                cgutils.alloca_once_value(builder, constant(ir.VectorType(_FLOAT, size), 0.0))
                 for _, size in block
             ]
             with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
@@ -168,7 +174,7 @@ def weigh(
                     else:
                         at = builder.gep(address, [_LONG(4 * first)])
                         value = _load(builder, at, _LONG(0), vector)
-                    builder.store(_fma(builder, weight, value, builder.load(sum_)), sum_)
+                    builder.store(multiply_add(builder, weight, value, builder.load(sum_)), sum_)
             for (first, size), sum_ in zip(block, sums, strict=True):
                 last = _by_lane(builder, factor, _LONG(0), first, size, heads, channels)
                 value = builder.fmul(builder.load(sum_), last)
@@ -213,7 +219,7 @@ def multiply_heads(typing, gathered, own, col, begin, end, edges, row, products,
                     )
                     known = by_size.get(size)
                     by_size[size] = (
-                        builder.fmul(a, b) if known is None else _fma(builder, a, b, known)
+                        builder.fmul(a, b) if known is None else multiply_add(builder, a, b, known)
                     )
                 product = _sum_of_lanes(builder, by_size)
                 at = builder.gep(products, [builder.add(place, _LONG(head))])
@@ -288,37 +294,10 @@ def _codes(builder: Any, row: Any, first: int, bits: int) -> Any:
         spread, above = (
             builder.zext(_pick(builder, loaded, places), ints) for places in (low, high)
         )
-        spread = builder.or_(spread, builder.shl(above, _integers(ints, [8] * LANES)))
+        spread = builder.or_(spread, builder.shl(above, integers(ints, [8] * LANES)))
         shifts = [lane * bits % 8 for lane in range(LANES)]
-    codes = builder.lshr(spread, _integers(ints, shifts))
-    return builder.uitofp(builder.and_(codes, _integers(ints, [2**bits - 1] * LANES)), floats)
-
-
-def _exp(builder: Any, x: Any) -> Any:
-    """``exp`` of no positive numbers: a polynomial around the nearest power of two.
-
-    Cephes' coefficients; relative error below 2e-7. NaN stays NaN, and what would be smaller than
-    a normal number is zero.
-    """
-    vector = x.type
-    tiny = builder.fcmp_ordered("<", x, _constant(vector, _SMALLEST))
-    bounded = builder.select(tiny, _constant(vector, _SMALLEST), x)
-    magic = _constant(vector, 1.5 * 2**23)  # whose last bits are the rounded exponent's
-    shifted = _fma(builder, bounded, _constant(vector, 1.44269504088896341), magic)
-    power = builder.fsub(shifted, magic)
-    rest = _fma(builder, power, _constant(vector, -0.693359375), bounded)
-    rest = _fma(builder, power, _constant(vector, 2.12194440e-4), rest)
-    sum_ = _constant(vector, 1.9875691500e-4)
-    for coefficient in (
-        1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0,
-        1.0,
-    ):  # fmt: skip
-        sum_ = _fma(builder, sum_, rest, _constant(vector, coefficient))
-    ints = ir.VectorType(_INT, vector.count)
-    exponent = builder.shl(builder.bitcast(shifted, ints), _integers(ints, [23] * vector.count))
-    exponent = builder.add(exponent, _integers(ints, [127 << 23] * vector.count))
-    value = builder.fmul(sum_, builder.bitcast(exponent, vector))
-    return builder.select(tiny, _constant(vector, 0.0), value)
+    codes = builder.lshr(spread, integers(ints, shifts))
+    return builder.uitofp(builder.and_(codes, integers(ints, [2**bits - 1] * LANES)), floats)
 
 
 def _prefetch(
@@ -375,7 +354,7 @@ def _store(builder: Any, value: Any, array: Any, place: Any) -> None:
 
 
 def _pick(builder: Any, vector: Any, lanes: Sequence[int]) -> Any:
-    mask = _integers(ir.VectorType(_INT, len(lanes)), lanes)
+    mask = integers(ir.VectorType(_INT, len(lanes)), lanes)
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
@@ -383,20 +362,5 @@ def _splat(builder: Any, value: Any, vector: Any) -> Any:
     empty = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(empty, value, _INT(0))
     return builder.shuffle_vector(
-        first, empty, _integers(ir.VectorType(_INT, vector.count), [0] * vector.count)
+        first, empty, integers(ir.VectorType(_INT, vector.count), [0] * vector.count)
     )
-
-
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    type_ = ir.FunctionType(a.type, [a.type] * 3)
-    name = f"llvm.fmuladd.v{a.type.count}f32"
-    function = cgutils.get_or_insert_function(builder.module, type_, name)
-    return builder.call(function, [a, b, c])
-
-
-def _constant(vector: Any, value: float) -> Any:
-    return ir.Constant(vector, [ir.Constant(_FLOAT, value)] * vector.count)
-
-
-def _integers(vector: Any, values: Sequence[int]) -> Any:
-    return ir.Constant(vector, [ir.Constant(_INT, value) for value in values])
