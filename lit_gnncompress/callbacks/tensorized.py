@@ -185,30 +185,25 @@ def note_on_order(tables: Sequence[TensorizedTable]) -> str | None:
 
 
 def _table(tables: Sequence[TensorizedTable]) -> Table:
+    """Two lines a table: so wide that most fit a terminal of 80 columns."""
     view = Table(
         title="Embedding tables as tensor trains",
         caption="numbers: those trained; bytes: these and the order of rows",
-        padding=(0, 0),
+        show_lines=True,
     )
-    view.add_column("table", overflow="fold")
-    for name in ("size", "row factors", "ranks"):
-        view.add_column(name, justify="right", no_wrap=True)
-    view.add_column("order")
+    view.add_column("table\nsize", overflow="fold")
     with_error = any(table.error is not None for table in tables)
-    counts = ("numbers", "fewer", "bytes", "smaller")
-    for name in (*counts, *(["error"] if with_error else [])):
+    for name in ("row factors\nranks", "order\nerror" if with_error else "order\n"):
+        view.add_column(name, no_wrap=True)
+    for name in ("numbers\nfewer", "bytes\nsmaller"):
         view.add_column(name, justify="right", no_wrap=True)
     for table in tables:
+        error = "" if table.error is None else f"{table.error:.1%}"
         view.add_row(
-            table.name,
-            f"{table.num_embeddings:,} × {table.embedding_dim}",
-            " ".join(map(str, table.rows)),
-            " ".join(map(str, table.ranks)),
-            table.order,
-            f"{table.parameters:,}",
-            f"{table.reduction:.1f}×",
-            f"{table.num_bytes:,}",
-            f"{table.saving:.1f}×",
-            *([] if not with_error else ["" if table.error is None else f"{table.error:.1%}"]),
+            f"{table.name}\n{table.num_embeddings:,} × {table.embedding_dim}",
+            f"{' '.join(map(str, table.rows))}\n{' '.join(map(str, table.ranks))}",
+            f"{table.order}\n{error}",
+            f"{table.parameters:,}\n{table.reduction:,.1f}×",
+            f"{table.num_bytes:,}\n{table.saving:,.1f}×",
         )
     return view
