@@ -73,8 +73,8 @@ class Form(Protocol):
     def rows(self, x: Tensor) -> Tensor:
         """Features that stay floats."""
 
-    def stored(self, x: Tensor) -> Tensor:
-        """Features that come as codes, in evaluation."""
+    def stored(self, x: Tensor, waits: bool) -> Tensor:
+        """Features that are codes; whether what layers make of them may wait for a site."""
 
     def settle(self, output: Any) -> Any:
         """What leaves a module around the layers, with all tensors worked out."""

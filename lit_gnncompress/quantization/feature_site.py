@@ -145,7 +145,7 @@ class FeatureSite:
         if is_packed(x):
             self._expected.check(x, self.bits)
             self._call.seen.append(Seen(x.shape, buckets, None, stored=stored_of(x)))
-            return form.stored(x) if form is not None and self._evaluating else x
+            return x if form is None else form.stored(x, waits=self._evaluating)
         if set(self.bits) == {FULL_PRECISION} or x.numel() == 0:
             source = None if torch.compiler.is_compiling() else weakref.ref(x)
             self._call.seen.append(Seen(x.shape, buckets, None, source))
@@ -169,7 +169,9 @@ class FeatureSite:
             if done.found is not None and self.context.calibrating:
                 self._keep_range(done.found)
             self._call.seen.append(done.seen)
-            return done.quantized
+            # An evaluation may have kept it, training may need it: there nothing may wait.
+            known = done.quantized
+            return known if form is None else form.stored(known, waits=self._evaluating)
         if form is not None and self._evaluating:
             quantize = self._pack
         else:

@@ -55,8 +55,28 @@ class LeaveHook:
         return None if self.context.form is None else self.context.form.settle(output)
 
 
+class GradHook:
+    """Forward hook of the layers of sites: where gradients are asked for, nothing waits.
+
+    Operations that are called from C++, such as those of an ``autograd.Function`` or a backward
+    hook, do not see that what waits has a gradient.
+    """
+
+    def __init__(self, context: GraphContext) -> None:
+        self.context = context
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """The output, worked out."""
+        form = self.context.form
+        if form is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        return form.settle(output)
+
+
 def _hook_around_sites(module: nn.Module, context: GraphContext) -> None:
-    layers = [layer for layer, _ in _installed(module)]
+    layers = list(dict.fromkeys(layer for layer, _ in _installed(module)))
+    for layer in layers:
+        layer.register_forward_hook(GradHook(context))
     for child in module.modules():
         inside = list(child.modules())[1:]
         if child not in layers and any(layer in inside for layer in layers):
@@ -69,7 +89,7 @@ def _unhook_around_sites(module: nn.Module) -> None:
     for child in module.modules():
         for hooks in (child._forward_pre_hooks, child._forward_hooks):
             for key, hook in list(hooks.items()):
-                if isinstance(hook, (EnterHook, LeaveHook)):
+                if isinstance(hook, (EnterHook, LeaveHook, GradHook)):
                     del hooks[key]
                     child._forward_hooks_always_called.pop(key, None)
 

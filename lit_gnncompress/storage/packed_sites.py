@@ -88,9 +88,15 @@ class PackedForm:
         bucket = None if buckets is None else buckets.index.to(torch.uint8)
         return PackedTensor([writer.finish() for writer in writers], bucket).before_a_site()
 
-    def stored(self, x: Tensor) -> Tensor:
-        """The same codes; what layers make of them may wait for the next site."""
-        return x.before_a_site() if isinstance(x, PackedTensor) else x
+    def stored(self, x: Tensor, waits: bool) -> Tensor:
+        """The same codes; whether what layers make of them may wait for the next site."""
+        if not isinstance(x, PackedTensor) or (x.again is not None) == waits:
+            return x
+        if waits:
+            return x.before_a_site()
+        same = PackedTensor(x.blocks, x.bucket)
+        same.lossless = x.lossless
+        return same
 
     def settle(self, output: Any) -> Any:
         """Works out what was waiting for a site."""
