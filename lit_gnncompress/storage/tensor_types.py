@@ -103,7 +103,7 @@ class VirtualTensor(torch.Tensor):
         def materialized(value: Any) -> Any:
             if not isinstance(value, cls):
                 return value
-            value.before_materializing(getattr(func, "__name__", str(func)))
+            value.before_materializing(_name_of(func))
             return value.materialize()
 
         return func(*tree_map(materialized, args), **tree_map(materialized, dict(kwargs)))
@@ -121,6 +121,12 @@ class VirtualTensor(torch.Tensor):
             return value.materialize() if isinstance(value, VirtualTensor) else value
 
         return func(*tree_map(materialized, args), **tree_map(materialized, dict(kwargs or {})))
+
+
+def _name_of(func: Callable[..., Any]) -> str:
+    """What users call a function, or the property that it gets."""
+    name = getattr(func, "__name__", str(func))
+    return func.__self__.__name__ if name == "__get__" else name  # type: ignore[attr-defined]
 
 
 def _handler_of(cls: type[VirtualTensor], func: Callable[..., Any]) -> Handler | None:

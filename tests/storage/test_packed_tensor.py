@@ -210,6 +210,12 @@ def test_dropout_in_evaluation_changes_nothing(packed):
 
 
 @pytest.mark.unpacks
+def test_a_property_is_called_by_its_name():
+    with pytest.warns(UserWarning, match="^mT has no packed form"):
+        assert pack(DENSE, 5).mT.shape == (20, 50)
+
+
+@pytest.mark.unpacks
 def test_another_operation_dequantizes_and_says_so_once():
     packed = pack(DENSE, 5)
     with pytest.warns(UserWarning, match=r"cosh has no packed form: all 50 × 20 features"):
