@@ -23,6 +23,8 @@ from rich.table import Table
 from torch import Tensor
 from torch_geometric.data import Data
 
+from lit_gnncompress.callbacks.bit_search import BitSearch
+from lit_gnncompress.callbacks.finetune import QuantizationFinetuning
 from lit_gnncompress.callbacks.quantize import Quantize
 from lit_gnncompress.callbacks.trainers import callbacks_of
 from lit_gnncompress.compare import SeedResult, compare_by_seed
@@ -74,7 +76,8 @@ class CompressCLI(LightningCLI):
             save_config_callback=SaveConfigBesideLogs,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,
-            parser_kwargs={"description": __doc__},
+            # `python -m` would call it __main__.py.
+            parser_kwargs={"prog": "lit-gnncompress", "description": __doc__},
             args=args,
             run=run,
         )
@@ -206,21 +209,54 @@ def _export(args: list[str]) -> None:
         "out.",
     )
     parser.add_argument(
-        "--ckpt", required=True, help="checkpoint of a fit with Quantize or Tensorize"
+        "--ckpt",
+        required=True,
+        help="checkpoint of a fit with Quantize or Tensorize, or best.pt of a BitSearch",
     )
     parser.add_argument("--out", default="model.safetensors", help="(default: model.safetensors)")
     parser.add_argument(
         "--config", help="configuration of the fit (default: the config.yaml beside the checkpoint)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    options = parser.parse_args(args)
+    options, further = parser.parse_known_args(args)
+    if any(each.startswith("-") for each in further):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    if further:  # a glob stands for several files
+        ckpts = [options.ckpt, *further]
+        raise ValueError(
+            f"--ckpt: {', '.join(ckpts)} are {len(ckpts)} checkpoints: give one, of a quantized "
+            f"epoch. A ModelCheckpoint with filename=best and enable_version_counter=false leaves "
+            f"no other."
+        )
     if Path(options.out).exists() and not options.overwrite:
         raise FileExistsError(f"{options.out} exists already: choose another name or --overwrite.")
-    checkpoint = _read_checkpoint(options.ckpt)
-    config = Path(options.config) if options.config else _config_beside(options.ckpt)
-    module, data = _rebuild(options.ckpt, checkpoint, config)
+    path = options.ckpt
+    checkpoint = _read_checkpoint(path)
+    config = Path(options.config) if options.config else _config_beside(path)
+    module, data = _rebuild(path, checkpoint, config)
     sizes = save_compressed(options.out, module, data=data)
     Console().print(_sizes_table(options.out, module, data, sizes))
+    advice = _advice_on_full_precision(checkpoint)
+    if advice is not None:
+        print(f"warning: {path} is of a full-precision epoch: {advice}", file=sys.stderr)
+
+
+def _advice_on_full_precision(checkpoint: dict[str, Any]) -> str | None:
+    """What to say of weights that were to be fine-tuned for their plan, and were not yet."""
+    states = checkpoint.get("callbacks", {})
+    finetuning = states.get(QuantizationFinetuning.__qualname__)
+    if finetuning is not None and finetuning.get("turned_at") is None:
+        return (
+            "its weights were never trained for the plan. Export a checkpoint from after the turn "
+            "to quantized training."
+        )
+    search = states.get(BitSearch.__qualname__)
+    if search is not None and not search.get("searched"):
+        return (
+            "its plan is where the search began, and its weights were never trained for it. Export "
+            "the best.pt that fine-tuning leaves in the folder of the search."
+        )
+    return None
 
 
 def _read_checkpoint(path: str) -> dict[str, Any]:
@@ -273,8 +309,10 @@ def _rebuild(
     quantize = next((c for c in callbacks_of(cli.trainer) if isinstance(c, Quantize)), None)
     if quantize is not None:
         state = checkpoint.get("callbacks", {}).get(quantize.state_key, {})
-        if "plan" in state:  # a search may have found another than that of the configuration
-            quantize.plan = BitPlan.from_dict(state["plan"])
+        # A search may have found another than that of the configuration, which best.pt has alone.
+        plan = state.get("plan", checkpoint.get("plan"))
+        if plan is not None:
+            quantize.plan = BitPlan.from_dict(plan)
         quantize.setup(cli.trainer, cli.model, "predict")
         quantize.load_state_dict(state)
     try:

@@ -9,7 +9,7 @@ _COMMANDS = {
     "fit": "train, with the callbacks of the configuration",
     "validate": "measure on the validation data",
     "test": "measure on the test data",
-    "predict": "run the model, and return what it says",
+    "predict": "run the model, for a BasePredictionWriter to write",
     "compare": "fit once per seed, and compare full precision with quantized",
     "export": "write weights, plan and packed graph of a checkpoint to one file",
     "pack": "pack a feature file of any size",

@@ -5,9 +5,11 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import BasePredictionWriter
 from torch_geometric.nn import GCN
 
 from lit_gnncompress.cli import main
+from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.models import NodeClassifier
 
 QUIET = {
@@ -71,6 +73,23 @@ def test_a_plan_can_be_given_on_the_command_line(capsys):
 def test_other_subcommands_are_quantized(subcommand, capsys):
     main([subcommand, "--config", write()])
     assert ("Bytes of features" in capsys.readouterr().out) == (subcommand == "test")
+
+
+class Writer(BasePredictionWriter):
+    """Writes predictions, as users are told to."""
+
+    def write_on_epoch_end(self, trainer, pl_module, predictions, batch_indices):
+        torch.save(predictions, "predictions.pt")
+
+
+def test_predictions_go_to_a_callback_that_writes_them():
+    config = yaml.safe_load(Path(write()).read_text())
+    writer = {"class_path": f"{__name__}.Writer", "init_args": {"write_interval": "epoch"}}
+    config["trainer"]["callbacks"].append(writer)
+    Path("writing.yaml").write_text(yaml.safe_dump(config))
+    main(["predict", "--config", "writing.yaml"])
+    (predicted,) = torch.load("predictions.pt", weights_only=True)
+    assert predicted.shape == (GraphDataModule("digits").data.num_nodes,)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +171,16 @@ def test_help_lists_what_there_is(args, words, capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert not [word for word in words if word not in out]
+
+
+@pytest.mark.parametrize("args", [["--help"], ["test", "--help"], ["fit", "--nothing"]])
+def test_usage_names_the_program_under_python_m_too(args, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["/somewhere/lit_gnncompress/__main__.py", *args])
+    with pytest.raises(SystemExit):
+        main()
+    told = "".join(capsys.readouterr())
+    assert told.startswith("usage: lit-gnncompress ")
+    assert "__main__" not in told
 
 
 # --- modules of the user's own ------------------------------------------------------------------

@@ -113,6 +113,90 @@ def test_a_file_that_is_there(ckpt):
     main(["export", "--ckpt", ckpt, "--overwrite"])
 
 
+def callback(name, **arguments):
+    room = "lightning.pytorch" if name == "ModelCheckpoint" else "lit_gnncompress"
+    return {"class_path": f"{room}.callbacks.{name}", "init_args": arguments}
+
+
+@pytest.fixture(scope="module")
+def two_phases(tmp_path_factory):
+    """The folder of a fit that turns: ``best/best.ckpt``, and all epochs under ``all``."""
+    folder, before = tmp_path_factory.mktemp("phases"), Path.cwd()
+    best = {"monitor": "val_acc", "mode": "max"}
+    config = configuration(max_epochs=5)
+    config["trainer"]["callbacks"][1:] = [
+        callback("QuantizationFinetuning", start_epoch=2, **best),
+        callback(
+            "ModelCheckpoint", dirpath="best", filename="best", enable_version_counter=False, **best
+        ),
+        callback("ModelCheckpoint", dirpath="all", filename="{epoch}", save_top_k=-1),
+    ]
+    os.chdir(folder)
+    try:
+        Path("run.yaml").write_text(yaml.safe_dump(config))
+        main(["fit", "--config", "run.yaml"])
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def test_one_checkpoint_of_both_phases_is_the_best_quantized(two_phases, tmp_path, capsys):
+    (best,) = (two_phases / "best").iterdir()
+    args = ["--config", str(two_phases / "run.yaml"), "--out", str(tmp_path / "out.safetensors")]
+    main(["export", "--ckpt", str(best), *args])
+    assert capsys.readouterr().err == ""
+    state = torch.load(two_phases / "all" / "epoch=4.ckpt", weights_only=True)["callbacks"]
+    wanted = state["QuantizationFinetuning"]["_best_weights"]
+    for name, value in load_compressed(tmp_path / "out.safetensors").module.state_dict().items():
+        assert torch.equal(value, wanted[name])
+
+
+@pytest.mark.parametrize(("epoch", "full_precision"), [(1, True), (2, False), (4, False)])
+def test_weights_from_before_the_turn_are_exported_with_a_warning(
+    epoch, full_precision, two_phases, tmp_path, capsys
+):
+    ckpt = str(two_phases / "all" / f"epoch={epoch}.ckpt")
+    out = ["--out", str(tmp_path / "out.safetensors")]
+    main(["export", "--ckpt", ckpt, "--config", str(two_phases / "run.yaml"), *out])
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: {ckpt} is of a full-precision epoch:") == full_precision
+    assert ("Export a checkpoint from after the turn" in told) == full_precision
+    assert (told == "") != full_precision
+
+
+def test_more_than_one_checkpoint(two_phases, capsys):
+    ckpts = sorted(map(str, two_phases.glob("all/*.ckpt")))
+    with pytest.raises(SystemExit, match=r"epoch=0.ckpt, .* are 5 checkpoints: give one, of a q"):
+        main(["export", "--ckpt", *ckpts, "--out", "out.safetensors"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "--ckpt", ckpts[0], "--nothing", "4"])
+    assert "unrecognized arguments: --nothing 4" in capsys.readouterr().err
+
+
+def test_what_a_search_has_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = configuration(max_epochs=2)
+    best = {"monitor": "val_acc", "mode": "max"}
+    search = {"trials": 2, "max_drop": 1.0, "finetune_epochs": 1, "verbose": False, **best}
+    config["trainer"]["callbacks"][1:] = [
+        callback("BitSearch", dirpath="found", **search),
+        callback("ModelCheckpoint", dirpath="fit", filename="best", **best),
+    ]
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "run.yaml"])
+    capsys.readouterr()
+    args = ["--config", "run.yaml", "--overwrite"]
+    main(["export", "--ckpt", "fit/best.ckpt", *args])
+    assert "Export the best.pt that fine-tuning leaves" in capsys.readouterr().err
+    main(["export", "--ckpt", "found/best.pt", *args])
+    assert capsys.readouterr().err == ""
+    found = torch.load("found/best.pt", weights_only=True)
+    loaded = load_compressed("model.safetensors")
+    assert loaded.plan == BitPlan.from_dict(found["plan"]) != BitPlan.from_dict(PLAN)
+    for name, value in loaded.module.state_dict().items():
+        assert torch.equal(value, found["state_dict"][name])
+
+
 def test_tables_that_were_tensorized(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = configuration()

@@ -20,6 +20,7 @@ def test_the_overview_lists_all_commands(option, capsys):
     assert names == {*CompressCLI.subcommands(), "compare", "export", "pack"}
     for name in ("fit", "compare", "export", "pack"):
         assert f"\n  lit-gnncompress {name} " in out
+    assert "BasePredictionWriter" in out  # without which a prediction goes nowhere
 
 
 def test_other_arguments_go_to_the_command_line(capsys):

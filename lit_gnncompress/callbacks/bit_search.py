@@ -30,7 +30,7 @@ from lit_gnncompress.callbacks.inner_fits import (
 )
 from lit_gnncompress.callbacks.quantize import Quantize
 from lit_gnncompress.callbacks.search_progress import search_progress
-from lit_gnncompress.callbacks.trainers import callbacks_of
+from lit_gnncompress.callbacks.trainers import callbacks_of, check_no_averaging
 from lit_gnncompress.plan import FULL_PRECISION, BitPlan
 from lit_gnncompress.search.search import Job, Search, SearchResult, check_numbers
 from lit_gnncompress.search.space import Count, Group, Space, check_choice, checked_bits
@@ -90,8 +90,9 @@ class BitSearch(Callback):
     Raises:
         ValueError: Arguments that are out of range.
         MisconfigurationException: A Trainer without :class:`Quantize`, or with
-            :class:`QuantizationFinetuning`; a strategy that starts its processes by spawn or fork;
-            a ``monitor`` that is not logged or that differs between processes.
+            :class:`QuantizationFinetuning` or a callback that averages weights; a strategy that
+            starts its processes by spawn or fork; a ``monitor`` that is not logged or that differs
+            between processes.
 
     Example:
         >>> from lit_gnncompress import BitPlan
@@ -184,6 +185,7 @@ class BitSearch(Callback):
                 "BitSearch fine-tunes the plans that it finds, after a fit in full precision: "
                 "leave QuantizationFinetuning out, and set BitSearch's finetune_epochs."
             )
+        check_no_averaging(trainer, self, "BitSearch, with max_epochs=0")
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise MisconfigurationException(
                 "BitSearch does not work with strategies that spawn or fork processes for a "
@@ -195,14 +197,17 @@ class BitSearch(Callback):
         """Turns quantization off."""
         if not self._resumed:
             self._full_precision = self.full_precision_score = None
+        self.result = None
         self._resumed = False
         self._ranks = AcrossRanks(trainer)
         self._quantize.enabled = False
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             # Better told now than after the fit.
-            about = self._about(pl_module)
+            settings = self._settings | {"recipe": self._quantize.plan.to_dict()}
+            del settings["trials"]  # more of them go on with the same file
+            known = {"settings": settings, "about": self._about(pl_module)}
             self._ranks.from_zero(
-                lambda: refuse_other_search(self._folder(trainer) / "trials.jsonl", about)
+                lambda: refuse_other_search(self._folder(trainer) / "trials.jsonl", known)
             )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -387,6 +392,9 @@ class BitSearch(Callback):
             "module": type(pl_module).__qualname__,
             "parameters": hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16],
             "monitor": self.monitor,
+            "bits": list(self.bits),
+            "group": self.group,
+            "count": self.count,
             "finetune_epochs": self.finetune_epochs,
             "lr_scale": self.lr_scale,
         }
@@ -394,8 +402,12 @@ class BitSearch(Callback):
     # --- state ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The best weights in full precision."""
-        return {"score": self.full_precision_score, "weights": self._full_precision}
+        """The best weights in full precision, and whether the search is over."""
+        return {
+            "score": self.full_precision_score,
+            "weights": self._full_precision,
+            "searched": self.result is not None,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from these."""

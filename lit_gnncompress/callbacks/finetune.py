@@ -20,7 +20,7 @@ from lit_gnncompress.callbacks.fresh_start import (
     scale_scheduler,
 )
 from lit_gnncompress.callbacks.quantize import Calibration, Quantize
-from lit_gnncompress.callbacks.trainers import callbacks_of
+from lit_gnncompress.callbacks.trainers import callbacks_of, check_no_averaging
 
 Weights = dict[str, Tensor]
 
@@ -35,8 +35,10 @@ class QuantizationFinetuning(Callback):
     without fine-tuning. At the end of the fit the module holds the best quantized weights, so that
     fine-tuning is kept only if it helped.
 
-    Full-precision checkpoints stay on disk: after the fit, ``best_model_path`` of a ModelCheckpoint
-    is a quantized one. Checkpoints hold the best weights of both phases, so that a fit can resume.
+    Full-precision checkpoints stay on disk, unless a constant ``filename`` and
+    ``enable_version_counter=False`` let the quantized one replace them: after the fit,
+    ``best_model_path`` of a ModelCheckpoint is a quantized one. Checkpoints hold the best weights
+    of both phases, so that a fit can resume.
 
     An :class:`~lightning.pytorch.callbacks.EarlyStopping` that would end the full-precision phase
     brings the turn instead.
@@ -60,8 +62,8 @@ class QuantizationFinetuning(Callback):
         turned_at: First quantized epoch, once it has begun.
 
     Raises:
-        MisconfigurationException: Arguments that contradict each other or the Trainer, or a
-            ``monitor`` that is not logged.
+        MisconfigurationException: Arguments that contradict each other or the Trainer, a
+            ``monitor`` that is not logged, or a callback that averages weights.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class QuantizationFinetuning(Callback):
                 "QuantizationFinetuning needs a plan: add a Quantize callback to the Trainer."
             )
         self._quantize = quantizers[0]
+        check_no_averaging(trainer, self, "QuantizationFinetuning(start_epoch=0, …)")
         if self.monitor is None:
             self._take_monitor(trainer)
         if self.start == "best" and self.monitor is None:

@@ -178,6 +178,9 @@ class InnerFits:
             accumulate_grad_batches=outer.accumulate_grad_batches,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
+            # A validation would leave metrics with inference tensors, to which the validations of
+            # a fit, which are no inference, cannot add.
+            inference_mode=False,
             callbacks=list(callbacks),
             logger=False,
             enable_checkpointing=False,

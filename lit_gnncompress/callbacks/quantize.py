@@ -17,15 +17,26 @@ from lit_gnncompress.callbacks.trainers import callbacks_of, check_strategy
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.quantization.attention import AttentionGranularity
 from lit_gnncompress.quantization.calibration import from_plain, to_plain
-from lit_gnncompress.quantization.quantize import Quantization, quantize_, remove_quantization
+from lit_gnncompress.quantization.quantize import (
+    Quantization,
+    quantization_of,
+    quantize_,
+    remove_quantization,
+)
 from lit_gnncompress.quantization.quantizer import Quantizer, Rounding
 from lit_gnncompress.quantization.ranges import Granularity, RangeMethod
+from lit_gnncompress.quantization.sites import find_sites
 from lit_gnncompress.report import print_ledger
 from lit_gnncompress.storage.ledger import Ledger, ledger_of
 from lit_gnncompress.storage.packed_sites import use_packed_form
 
 Calibration = dict[str, list[Any]]
 """Ranges of hidden features by layer, see ``quantization.calibration.to_plain``."""
+
+_LATE = (
+    "Layers that {}.setup makes come too late, for Trainers set up callbacks first: make them in "
+    "__init__ or configure_model."
+)
 
 
 class Quantize(Callback):
@@ -66,8 +77,8 @@ class Quantize(Callback):
         verbose: Whether the ledger is printed after fit and test.
 
     Raises:
-        MisconfigurationException: Two of these callbacks, a strategy that shards modules, or a
-            fit that resumes from another plan.
+        MisconfigurationException: Two of these callbacks, a strategy that shards modules, layers
+            that ``LightningModule.setup`` makes, or a fit that resumes from another plan.
         ValueError: A plan that does not fit the module, or ``packed`` codes rounded down.
 
     Example:
@@ -185,7 +196,12 @@ class Quantize(Callback):
         if is_overridden("configure_model", pl_module):
             pl_module.configure_model()  # Lightning calls it after setup; it may be called twice
         remove_quantization(pl_module)  # of another callback, in an earlier Trainer
-        self._quantization = quantize_(pl_module, self.plan, **self._options)
+        try:
+            self._quantization = quantize_(pl_module, self.plan, **self._options)
+        except ValueError as error:
+            if not is_overridden("setup", pl_module):
+                raise
+            raise ValueError(f"{error} {_LATE.format(type(pl_module).__name__)}") from error
         self._quantization.enabled = self._enabled
         use_packed_form(self._quantization, self.packed)
 
@@ -195,6 +211,20 @@ class Quantize(Callback):
                 "The Trainer has two Quantize callbacks. Give one, whose plan names all layers."
             )
         check_strategy(trainer, self)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses layers that were made after ``setup``, which nobody would quantize."""
+        self._refuse_late_layers(pl_module)
+
+    def _refuse_late_layers(self, pl_module: LightningModule) -> None:
+        if not is_overridden("setup", pl_module):
+            return
+        late = [s.name for s, layer in find_sites(pl_module).items() if not quantization_of(layer)]
+        if late:
+            raise MisconfigurationException(
+                f"{', '.join(dict.fromkeys(late))}: not quantized, for Quantize has not seen it. "
+                f"{_LATE.format(type(pl_module).__name__)}"
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -215,6 +245,8 @@ class Quantize(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets ranges that belong to older weights: only training changes them."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._refuse_late_layers(pl_module)
         self.quantization.context.calibrating = trainer.state.fn == TrainerFn.FITTING
         if self.quantization.context.calibrating:
             self.quantization.calibrated = {}

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 _SHARDING = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
+
+# Earlier versions of Lightning have only the first.
+_AVERAGING = tuple(
+    getattr(callbacks, name)
+    for name in ("StochasticWeightAveraging", "WeightAveraging")
+    if hasattr(callbacks, name)
+)
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
@@ -25,3 +32,26 @@ def check_strategy(trainer: Trainer, callback: Callback) -> None:
             f"{type(callback).__name__} does not work with {type(trainer.strategy).__name__}, "
             f"which shards modules. Use strategy='ddp' or a single device."
         )
+
+
+def check_no_averaging(trainer: Trainer, callback: Callback, remedy: str) -> None:
+    """Refuses callbacks that average weights beside one that keeps the weights of an epoch.
+
+    What they validate or leave in the module are no weights of any epoch.
+
+    Args:
+        trainer: The Trainer.
+        callback: The callback that chooses an epoch.
+        remedy: What to have in a second fit, for the message.
+
+    Raises:
+        MisconfigurationException: Naming both callbacks.
+    """
+    for other in callbacks_of(trainer):
+        if isinstance(other, _AVERAGING):
+            own, averaging = type(callback).__name__, type(other).__name__
+            raise MisconfigurationException(
+                f"{own} keeps the weights of the best epoch, {averaging} averages those of "
+                f"several: a Trainer can have one of them. Fit in full precision with {averaging} "
+                f"first; then fit the averaged module in a Trainer with Quantize and {remedy}."
+            )

@@ -147,21 +147,26 @@ def _measurement(
     return stage, int(trial), tuple(map(int, bits)), found
 
 
-def refuse_other_search(path: Path, about: dict[str, Any]) -> None:
-    """Refuses a file of another search, as far as ``about`` is known already.
+def refuse_other_search(path: Path, known: dict[str, dict[str, Any]]) -> None:
+    """Refuses a file of another search, as far as that can be told before it begins.
 
     Args:
         path: The file; it need not exist.
-        about: Some of what the search that wants to go on with the file will be told by.
+        known: Parts of what the search that wants to go on with the file will be told by, and of
+            each part what is known of it already.
 
     Raises:
         ValueError: Naming what differs.
     """
     lines = _whole_lines(path)
     if lines:
-        found = lines[0].get("about")
-        found = found if isinstance(found, dict) else {}
-        _refuse_other(path, {key: found.get(key) for key in about}, about)
+        known = json.loads(json.dumps(known))  # as it comes back from the file
+        found = {}
+        for part, values in known.items():
+            told = lines[0].get(part)
+            told = told if isinstance(told, dict) else {}
+            found[part] = {key: told[key] for key in values if key in told}
+        _refuse_other(path, found, known)
 
 
 def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -47,13 +47,13 @@ def bit_search(folder=None, **arguments):
     return BitSearch("val_acc", "max", dirpath=folder, verbose=False, **small | arguments)
 
 
-def run(search, module=None, plan=None, epochs=10, **arguments):
+def run(search, module=None, plan=None, epochs=10, nodes=200, **arguments):
     """Fits, searches, and returns the Trainer with the module and its quantization."""
     L.seed_everything(3, verbose=False)
     module = accurate() if module is None else module
     quantize = Quantize(BitPlan(degree_splits=[5]) if plan is None else plan, verbose=False)
     trainer = make_trainer(quantize, search, max_epochs=epochs, **arguments)
-    loader = FullGraphLoader(make_graph(200))
+    loader = FullGraphLoader(make_graph(nodes))
     trainer.fit(module, loader, loader)
     return trainer, module, quantize
 

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,13 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torchmetrics import MeanMetric
 
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import BitSearch, QuantizationFinetuning, Quantize
@@ -184,6 +190,26 @@ def test_packed_features_do_not_lose_the_inputs(tmp_path):
     assert trainer.test(module, FullGraphLoader(graph), verbose=False)
 
 
+class InPlace(Accurate):
+    """Adds to the state of its metric in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = MeanMetric()
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.mean.update(self.accuracy.compute())
+        self.log("mean_acc", self.mean, batch_size=1)
+
+
+@pytest.mark.parametrize("inference_mode", [True, False])
+def test_metrics_may_add_in_place(inference_mode, tmp_path):
+    search = BitSearch("mean_acc", "max", 2, finetune_epochs=1, dirpath=str(tmp_path))
+    run(search, InPlace(), epochs=2, inference_mode=inference_mode)
+    assert any(trial.finetuned is not None for trial in search.trials)
+
+
 # --- interruption -------------------------------------------------------------------------------
 
 
@@ -250,12 +276,44 @@ def test_weights_of_another_fit_are_refused(searched):
         run(search, accurate(seed=7))
 
 
-def test_another_space_is_refused(searched):
-    folder = searched[-1]
-    search = bit_search(folder, bits=(2, 8))
+def test_other_data_are_another_space(searched):
+    search = bit_search(searched[-1])
     with pytest.raises(ValueError, match="differs in space"):
-        run(search)
+        run(search, nodes=210)
     assert search.result is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_drop": 0.1}, r"settings: max_drop 0\.02 there, 0\.1 here"),
+        ({"finetune_epochs": 0}, "settings: finetune true there, false here"),
+        ({"finetune_epochs": 1}, "about: finetune_epochs 2 there, 1 here"),
+        ({"lr_scale": 1.0}, "about: lr_scale"),
+        ({"bits": (2, 8)}, r"about: bits \[1, 2, 4, 8\] there, \[2, 8\] here"),
+        ({"group": "all"}, 'about: group "auto" there, "all" here'),
+        ({"count": "stored"}, 'about: count "paper" there, "stored" here'),
+        ({"n_measured": 5}, "settings: n_measured"),
+        ({"n_sampled": 5}, "settings: n_sampled"),
+        ({"seed": 1}, "settings: seed"),
+        ({"plan": BitPlan(features=4, degree_splits=[5])}, "settings: recipe features"),
+    ],
+)
+def test_other_settings_are_refused_before_the_fit(arguments, message, searched):
+    plan = {"plan": arguments.pop("plan")} if "plan" in arguments else {}
+    module = accurate()
+    before = weights_of(module)
+    with pytest.raises(ValueError, match=f"another search, which differs in .*{message}"):
+        run(bit_search(searched[-1], **arguments), module, **plan)
+    assert same(before, weights_of(module))
+
+
+def test_more_trials_go_on_with_the_same_file(searched, tmp_path):
+    folder = Path(shutil.copytree(searched[-1], tmp_path / "more"))
+    search = bit_search(folder, trials=11)
+    run(search)
+    assert search.trials[:10] == searched[0].trials
+    assert len(search.trials) == 11
 
 
 def test_another_module_is_refused_before_the_fit(searched):
@@ -263,7 +321,7 @@ def test_another_module_is_refused_before_the_fit(searched):
 
     module = accurate(net=GCN(8, 4, 2, 3))
     before = weights_of(module)
-    with pytest.raises(ValueError, match="differs in parameters"):
+    with pytest.raises(ValueError, match="differs in about: parameters"):
         run(bit_search(searched[-1]), module)
     assert same(before, weights_of(module))
 
@@ -394,6 +452,14 @@ def test_finetuning_is_refused(tmp_path):
     ]
     with pytest.raises(MisconfigurationException, match="leave QuantizationFinetuning out"):
         make_trainer(*callbacks).fit(accurate(), loader(), loader())
+
+
+def test_averaged_weights_are_refused(tmp_path):
+    averaging = StochasticWeightAveraging(swa_lrs=0.01)
+    trainer = make_trainer(Quantize(BitPlan()), bit_search(tmp_path), averaging)
+    message = "BitSearch keeps .* StochasticWeightAveraging averages .* with max_epochs=0"
+    with pytest.raises(MisconfigurationException, match=message):
+        trainer.fit(accurate(), loader(), loader())
 
 
 def test_an_error_leaves_the_module_in_full_precision(tmp_path, monkeypatch):

@@ -1,7 +1,11 @@
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import SGD, lr_scheduler
 from torch_geometric.nn import GCN
@@ -377,6 +381,30 @@ def test_a_turn_after_the_end_is_refused():
 def test_waiting_for_the_best_without_a_monitor_is_refused():
     with pytest.raises(MisconfigurationException, match="start='best' needs a monitor"):
         finetune(start="best")
+
+
+def averaging():
+    """Callbacks that average weights, as far as this Lightning has them."""
+    yield StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+    if hasattr(L.pytorch.callbacks, "EMAWeightAveraging"):
+        yield L.pytorch.callbacks.EMAWeightAveraging(decay=0.5)
+
+
+@pytest.mark.parametrize("callback", averaging(), ids=lambda callback: type(callback).__name__)
+def test_averaged_weights_are_those_of_no_epoch(callback):
+    name = type(callback).__name__
+    message = rf"QuantizationFinetuning keeps .* epoch, {name} averages .*start_epoch=0"
+    for callbacks in ([callback, QuantizationFinetuning(1)], [QuantizationFinetuning(1), callback]):
+        with pytest.raises(MisconfigurationException, match=message):
+            fit(make_trainer(quantize(), *callbacks), make_module())
+    module = fit(make_trainer(callback, max_epochs=3), make_module())  # the remedy
+    averaged = weights_of(module)
+    _, finetuning, record, _ = finetune(
+        module, start_epoch=0, max_epochs=2, monitor="val_loss", mode="min"
+    )
+    assert same(finetuning.full_precision_weights, averaged)
+    assert same(record.weights[0], averaged)
+    assert record.enabled == [True, True]
 
 
 def test_a_monitor_that_is_not_logged_is_refused_with_those_that_are():

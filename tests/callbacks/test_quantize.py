@@ -2,7 +2,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch_geometric.nn import GAT, GCN
+from torch_geometric.nn import GAT, GCN, Sequential
 
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import Quantize
@@ -108,6 +108,38 @@ def test_a_module_built_in_configure_model_is_quantized_and_trained():
     trained = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert trained == {id(p) for p in module.parameters()}
     assert trained
+
+
+class MadeInSetup(Tiny):
+    """Makes its network, or a head, in ``setup``."""
+
+    def __init__(self, net=None):
+        super().__init__(net=torch.nn.Identity() if net is None else net)
+
+    def setup(self, stage):
+        if isinstance(self.net, torch.nn.Identity):
+            self.net = GCN(8, 16, 2, 3)
+        self.head = torch.nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("call", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("net", [None, GCN(8, 16, 2, 3)], ids=["all", "some"])
+def test_layers_that_are_made_in_setup_come_too_late(net, call):
+    module, loader = MadeInSetup(net), FullGraphLoader(make_graph())
+    where = "no message-passing layer" if net is None else "^head: not quantized"
+    message = f"{where}.*MadeInSetup.setup makes come too late.*in __init__ or configure_model"
+    with pytest.raises((ValueError, MisconfigurationException), match=message):
+        getattr(make_trainer(quantize(4)), call)(module, loader)
+
+
+def test_a_setup_may_wrap_what_is_there():
+    class Wrapping(Tiny):
+        def setup(self, stage):
+            self.net = Sequential("x, e", [(self.net, "x, e -> x")])
+
+    callback = quantize(4)
+    fit(make_trainer(callback), Wrapping())
+    assert callback.ledger.average_bits == 4
 
 
 def test_a_second_plan_replaces_the_first():

@@ -98,11 +98,16 @@ def test_another_search_is_refused(other, message, tmp_path):
 
 def test_what_is_known_early_is_compared_early(tmp_path):
     path = tmp_path / "trials.jsonl"
-    refuse_other_search(path, {"module": "Big"})  # no file yet
+    other = {"space": {"bits": (1, 2)}, "about": {"module": "Big"}}
+    refuse_other_search(path, other)  # no file yet
     written(path)
-    refuse_other_search(path, {"module": "Tiny"})
-    with pytest.raises(ValueError, match=r'module: "Tiny" there, "Big" here.*dirpath'):
-        refuse_other_search(path, {"module": "Big"})
+    refuse_other_search(path, {"space": {"bits": (1, 2)}, "about": {"module": "Tiny"}})
+    with pytest.raises(ValueError, match=r'differs in about: module "Tiny" there, "Big" here'):
+        refuse_other_search(path, other)
+    with pytest.raises(
+        ValueError, match=r"differs in settings: seed null there, 1 here\..*dirpath"
+    ):
+        refuse_other_search(path, {"settings": {"seed": 1}})
 
 
 def test_nothing_is_written_without_a_path():
