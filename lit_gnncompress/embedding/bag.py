@@ -151,11 +151,12 @@ class TTEmbeddingBag(TrainTable):
             Shape ``(B, D)``, dtype of the parameters; zeros for bags without rows.
 
         Raises:
+            TypeError: ``input`` is no tensor.
             ValueError: Indices, offsets or weights of another shape or dtype; offsets that do not
                 begin with 0, fall or go beyond ``n`` (on a GPU, an assertion of the device).
             IndexError: An index that is no row; see ``TTEmbedding``.
         """
-        check_indices(input, self.num_embeddings)
+        check_indices(input, self.num_embeddings, "input")
         check_weights(per_sample_weights, input, self.mode, self.cores[0].dtype)
         ones = input.dim() == 2 and input.size(1) == 1
         if ones and offsets is None and per_sample_weights is None:

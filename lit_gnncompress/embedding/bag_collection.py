@@ -280,7 +280,7 @@ def _places(table: TTEmbeddingBag, indices: Tensor) -> Tensor:
 def _check(name: str, indices: Tensor, table: TTEmbeddingBag) -> None:
     try:
         check_indices(indices, table.num_embeddings)
-    except (IndexError, ValueError) as problem:
+    except (IndexError, TypeError, ValueError) as problem:
         raise type(problem)(f"table {name!r}: {problem}") from None
 
 

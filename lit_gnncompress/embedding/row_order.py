@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_gnncompress.embedding.node_order import NodeOrder
 
-_HASH = "graph_hash"
+_HASH = "hash_letters"  # no attribute: functional_call puts tensors in the place of those
 
 
 class RowOrder(nn.Module):
@@ -29,7 +29,7 @@ class RowOrder(nn.Module):
     Attributes:
         place: Place of each row, shape ``(N,)``, int32 where the places allow it.
         graph_hash: Hash of the graph that was ordered; ``None`` if it is not known. States hold it
-            as the bytes of its text, uint8, so that they are tensors alone.
+            as ``hash_letters``, the bytes of its text, uint8, so that they are tensors alone.
 
     Raises:
         ValueError: Places outside the capacity, or several rows in one place.

@@ -66,6 +66,7 @@ class RowTable(nn.Module, ABC):
             The rows, shape ``(*indices.shape, D)``, in the dtype of the parameters.
 
         Raises:
+            TypeError: ``indices`` is no tensor.
             ValueError: Indices that are not integers.
             IndexError: An index below 0 or from ``num_embeddings`` on. On a GPU, where nothing
                 waits for the indices, it is the device that stops with an assertion.
@@ -202,27 +203,38 @@ class RowTable(nn.Module, ABC):
             error_msgs.append(f"{prefix}row_order does not fit rows={self._rows}: {problem}")
 
 
-def check_indices(indices: Tensor, num_embeddings: int) -> None:
+def check_indices(indices: Tensor, num_embeddings: int, name: str = "indices") -> None:
     """Refuses indices that are no rows; on a GPU, and compiled, without waiting for them.
 
+    Args:
+        indices: The indices.
+        num_embeddings: Number of rows.
+        name: Of the argument that they came in.
+
     Raises:
+        TypeError: No tensor.
         ValueError: Neither int64 nor int32.
         IndexError: An index below 0 or from ``num_embeddings`` on.
     """
+    if not isinstance(indices, Tensor):
+        raise TypeError(
+            f"{name} is a {type(indices).__name__} and must be a tensor, int64 or int32: "
+            f"torch.as_tensor({name})."
+        )
     if indices.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"indices must be int64 or int32, got {indices.dtype}.")
+        raise ValueError(f"{name} must be int64 or int32, got {indices.dtype}.")
     if indices.numel() == 0 or indices.is_meta:
         return
     if torch.compiler.is_compiling() or indices.is_cuda:
         inside = ((indices >= 0) & (indices < num_embeddings)).all()
-        torch._assert_async(inside, f"indices outside of {num_embeddings} embeddings")
+        torch._assert_async(inside, f"{name} outside of {num_embeddings} embeddings")
         return
     low, high = (int(end) for end in indices.aminmax())
     if low < 0 or high >= num_embeddings:
         wrong = low if low < 0 else high
         place = (indices == wrong).nonzero()[0].tolist() if indices.dim() else []
         raise IndexError(
-            f"indices{place or ''}={wrong} is no row: num_embeddings={num_embeddings}, counted "
+            f"{name}{place or ''}={wrong} is no row: num_embeddings={num_embeddings}, counted "
             f"from 0."
         )
 

@@ -16,7 +16,8 @@ class SavedNumbers:
     They are no buffer: ``to_empty`` would lose them, and a module knows its own without.
 
     Attributes:
-        name: Their key in a state, without a prefix.
+        name: Their key in a state, without a prefix. No attribute of the module, for which
+            ``torch.func.functional_call`` would take them.
         dtype: That of the tensor in a state.
         spoken: What they say, in a message.
     """

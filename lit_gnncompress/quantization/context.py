@@ -117,6 +117,7 @@ class GraphContext:
         self._num_nodes: tuple[int, ...] = ()
         self._degrees: Tensor | Mapping[str, Tensor] | None = None
         self._buckets: dict[str, DegreeBuckets] = {}
+        self._entered: dict[str, set[str]] = {}  # node types that a layer had, told by their rows
 
     @property
     def by_degree(self) -> bool:
@@ -223,22 +224,40 @@ class GraphContext:
     ) -> DegreeBuckets | None:
         """Buckets of the rows that enter ``layer``; ``None`` for a plan without buckets.
 
+        Of heterogeneous graphs they are those of the node type in the layer's name; without one
+        there, of the only type that has as many rows, or of these the only one that has entered
+        the layer before.
+
         Raises:
-            RuntimeError: Buckets are ``needed``, nothing was published, and ``adjacency`` is None.
+            RuntimeError: Buckets are ``needed``, ``adjacency`` is None, and nothing was published
+                or several node types have as many rows.
         """
         if not self.by_degree:
             return None
         published = self._buckets.get("") or self._buckets.get(_node_type(layer, sources))
         if published is not None and len(published) >= num_rows:
             return published.first(num_rows)
+        alike = [name for name, buckets in self._buckets.items() if len(buckets) == num_rows]
+        if len(alike) > 1:  # in a sampled batch by chance: it is the type that entered before
+            alike = [name for name in alike if name in self._entered.get(layer, ())] or alike
+        if len(alike) == 1:
+            self._entered.setdefault(layer, set()).add(alike[0])
+            return self._buckets[alike[0]]
         if adjacency is None:
             if not needed:
                 return None
+            if alike:
+                types = " and ".join(repr(name) for name in alike)
+                raise RuntimeError(
+                    f"{layer}: the plan gives bits by degree, but the node types {types} have "
+                    f"{num_rows} rows each, and nothing tells whose enter here. Give {layer} one "
+                    f"number of bits."
+                )
             raise RuntimeError(
                 f"{layer}: the plan gives bits by degree, but the degrees of its {num_rows} rows "
                 f"are not known here. Call `publish(num_nodes, degrees)` on the quantization "
-                f"before the forward pass, store the degrees as a node attribute `deg` of the "
-                f"batch, or give {layer} one number of bits."
+                f"before the forward pass, store the degrees of all nodes as a node attribute "
+                f"`deg` of the batch, or give {layer} one number of bits."
             )
         degrees = (out_degrees if sources else in_degrees)(adjacency, num_rows, flow)
         self.settle_splits(degrees)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,10 +67,10 @@ def publish_graph(quantization: Quantization, data: Data) -> None:
 def predict(module: nn.Module, data: Any) -> Any:
     """What a module makes of a graph.
 
-    A LightningModule with a ``predict_step`` of its own is asked for that, and ``data`` may then be
-    any batch that it takes. Another module is called with the graph, if it takes one argument, else
-    with ``x``, with ``adj_t`` or ``edge_index``, and with ``edge_weight`` and ``edge_attr`` where
-    it knows them and the graph has them.
+    A LightningModule with a ``predict_step`` of its own is asked for that, as a Trainer would ask
+    it, and ``data`` may then be any batch that it takes. Another module is called with the graph,
+    if it takes one argument, else with ``x``, with ``adj_t`` or ``edge_index``, and with
+    ``edge_weight`` and ``edge_attr`` where it knows them and the graph has them.
 
     Raises:
         ValueError: A ``predict_step`` that wants more than the graph has.
@@ -77,7 +78,7 @@ def predict(module: nn.Module, data: Any) -> Any:
     step = getattr(type(module), "predict_step", None)
     if step is not None and not step.__module__.startswith(("lightning.", "pytorch_lightning.")):
         try:
-            return module.predict_step(data, 0)  # type: ignore[operator]
+            return module.predict_step(*_batch_of(step, data))  # type: ignore[operator]
         except AttributeError as error:
             if not isinstance(data, Data):
                 raise
@@ -92,6 +93,14 @@ def predict(module: nn.Module, data: Any) -> Any:
         return module(data)
     of_edges = {name: data[name] for name in _OF_EDGES if name in parameters and name in data}
     return module(data.x, data.adj_t if "adj_t" in data else data.edge_index, **of_edges)
+
+
+def _batch_of(step: Callable[..., Any], data: Any) -> tuple[Any, ...]:
+    """What a Trainer gives a ``predict_step``: the batch, and its index if it takes one."""
+    parameters = list(inspect.signature(step).parameters.values())[1:]  # without self
+    places = sum(p.kind in _POSITIONAL for p in parameters)
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return (data, 0) if places > 1 or takes_any else (data,)
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

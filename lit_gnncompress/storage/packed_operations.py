@@ -10,11 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo import config as dynamo
 
 from lit_gnncompress.storage.messages import EdgeRows, sparse_product
-from lit_gnncompress.storage.node_rows import node_rows
+from lit_gnncompress.storage.node_rows import NodeRows, node_rows
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 from lit_gnncompress.storage.tensor_types import VirtualTensor, getter, handles
+
+# A trace would take what becomes of node features for ordinary tensors. With a break of the graph
+# where they are, they are what they are without a compiler.
+dynamo.nontraceable_tensor_subclasses.add(NodeRows)
 
 
 @handles(PackedTensor, F.linear)

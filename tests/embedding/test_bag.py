@@ -264,7 +264,7 @@ def test_compiled_whole(mode):
         lambda *args: table(*args).square().sum(), fullgraph=True, backend="aot_eager"
     )
     torch.testing.assert_close(compiled(input, offsets), table(input, offsets).square().sum())
-    with pytest.raises(RuntimeError, match="indices outside of 100 embeddings"):
+    with pytest.raises(RuntimeError, match="input outside of 100 embeddings"):
         compiled(torch.full((60,), N), offsets)
     with pytest.raises(RuntimeError, match="offsets do not split 60 indices"):
         compiled(input, offsets.flip(0))
@@ -294,7 +294,7 @@ INPUT = torch.tensor([5, 7, 9])
         ((INPUT, torch.empty(0).long()), "offsets are empty: there is no bag for the 3 indices"),
         ((INPUT.view(1, 3), torch.tensor([0])), r"each row of input, of shape \(1, 3\), is a bag"),
         ((INPUT.view(1, 1, 3),), r"input must have one dimension, or two .* \(1, 1, 3\)"),
-        ((INPUT.float(), torch.tensor([0])), "indices must be int64 or int32"),
+        ((INPUT.float(), torch.tensor([0])), "input must be int64 or int32"),
     ],
 )
 def test_what_are_no_bags(mode, args, message):
@@ -302,10 +302,16 @@ def test_what_are_no_bags(mode, args, message):
         make(mode=mode)(*args)
 
 
+def test_what_is_no_tensor(mode):
+    message = r"input is a list and must be a tensor, .*torch\.as_tensor\(input\)"
+    with pytest.raises(TypeError, match=message):
+        make(mode=mode)([1, 2], torch.tensor([0]))
+
+
 def test_an_index_out_of_range_says_which_and_where(mode):
     for padding_idx in (None, 5):
         table = make(mode=mode, padding_idx=padding_idx)
-        with pytest.raises(IndexError, match=r"indices\[1\]=100 is no row: num_embeddings=100"):
+        with pytest.raises(IndexError, match=r"input\[1\]=100 is no row: num_embeddings=100"):
             table(torch.tensor([5, 100, 7]), torch.tensor([0]))
 
 

@@ -240,6 +240,12 @@ def test_what_is_no_input(input, message):
         TTEmbeddingBagCollection(make_tables())(input)
 
 
+def test_what_is_no_tensor():
+    zeros = torch.zeros(4, 2, dtype=torch.long)
+    with pytest.raises(TypeError, match="table 'item': indices is a list and must be a tensor"):
+        TTEmbeddingBagCollection(make_tables())([zeros, ([1, 2], torch.tensor([0])), zeros])
+
+
 def test_an_index_out_of_range_says_which_and_where(tables):
     collection = TTEmbeddingBagCollection(tables)
     message = r"table 'item': indices\[3.*\]=37 is no row: num_embeddings=37"

@@ -95,6 +95,12 @@ def test_what_is_refused(call, message):
         call()
 
 
+def test_a_state_can_stand_in_for_the_table():
+    table, other = make(), make()
+    found = torch.func.functional_call(table, other.state_dict(), torch.arange(N))
+    assert torch.equal(found, other(torch.arange(N)))
+
+
 def test_a_state_of_another_order():
     state = make().state_dict()
     with pytest.raises(

@@ -98,6 +98,12 @@ def test_states_and_copies():
         make(parts=True).quantized(8).load_state_dict(small.state_dict())
 
 
+def test_a_state_can_stand_in_for_the_table():
+    small, other = (make(parts=True).quantized(4) for _ in range(2))
+    found = torch.func.functional_call(small, other.state_dict(), torch.arange(N))
+    assert torch.equal(found, other(torch.arange(N)))
+
+
 def test_the_table_stays_as_it_is():
     table = make()
     before = table.full_weight()

@@ -12,6 +12,14 @@ def test_places_keep_to_themselves():
     assert (order.capacity, order.place.dtype) == (6, torch.int32)
 
 
+@pytest.mark.parametrize("graph_hash", [None, "a1"])
+def test_a_state_can_stand_in_for_the_order(graph_hash):
+    orders = [RowOrder(torch.tensor(place), (2, 3), graph_hash) for place in ([4, 0, 3], [1, 2, 5])]
+    found = torch.func.functional_call(orders[0], orders[1].state_dict(), torch.tensor([2, 0]))
+    assert found.tolist() == [5, 1]
+    assert [order.graph_hash for order in orders] == [graph_hash] * 2
+
+
 def test_places_beyond_32_bits():
     order = RowOrder(torch.tensor([0]), (2**16, 2**16))
     assert order.place.dtype == torch.int64

@@ -252,6 +252,16 @@ def test_a_state_is_everything_and_tensors_alone(tmp_path):
 
 
 @pytest.mark.parametrize("graph_hash", [None, "a1"])
+def test_a_state_can_stand_in_for_the_table(graph_hash):
+    orders = [random_order(N, (4, 5, 6), seed, graph_hash) for seed in range(2)]
+    table, other = (make(order=order, parts=True, learn_scale=True) for order in orders)
+    before = table.full_weight()
+    found = torch.func.functional_call(table, other.state_dict(), torch.arange(N))
+    assert torch.equal(found, other(torch.arange(N)))
+    assert torch.equal(table.full_weight(), before)
+
+
+@pytest.mark.parametrize("graph_hash", [None, "a1"])
 def test_an_order_comes_with_its_cores(graph_hash):
     table = make(order=random_order(N, (4, 5, 6), graph_hash=graph_hash))
     other = make()
@@ -432,6 +442,13 @@ def test_an_index_out_of_range_says_which_and_where(indices, message, ordered):
 @pytest.mark.parametrize("indices", [torch.tensor([1.0]), torch.tensor([True])])
 def test_indices_that_are_no_integers(indices):
     with pytest.raises(ValueError, match="indices must be int64 or int32"):
+        make()(indices)
+
+
+@pytest.mark.parametrize("indices", [[1, 2], 1, np.array([1, 2])])
+def test_indices_that_are_no_tensor(indices):
+    kind = type(indices).__name__
+    with pytest.raises(TypeError, match=f"indices is a {kind} and must be a tensor"):
         make()(indices)
 
 

@@ -45,6 +45,46 @@ def test_each_node_type_has_its_degrees(layer):
     assert bucket_of(context, "lin.user", 2, None) == [0, 1]
 
 
+def test_rows_tell_node_types_where_names_do_not():
+    context = GraphContext(splits=[1, 3])
+    degrees = {"user": torch.tensor([0, 1]), "item": torch.tensor([3, 1, 0])}
+    context.publish({"user": 2, "item": 3}, degrees)
+    assert bucket_of(context, "head", 2, None) == [0, 1]
+    assert bucket_of(context, "head", 3, None) == [2, 1, 0]
+    assert bucket_of(context, "user", 3, None) == [2, 1, 0]  # users are too few
+    with pytest.raises(RuntimeError, match=r"head: .* degrees of its 4 rows are not known here"):
+        bucket_of(context, "head", 4, None)
+
+
+def test_node_types_with_as_many_rows():
+    context = GraphContext(splits=[1, 3])
+    degrees = {"user": torch.tensor([0, 1]), "item": torch.tensor([3, 1])}
+    context.publish({"user": 2, "item": 2}, degrees)
+    message = "head: .*'user' and 'item' have 2 rows each.*Give head one number of bits"
+    with pytest.raises(RuntimeError, match=message):
+        bucket_of(context, "head", 2, None)
+    assert context.buckets("head", 2, None, "", False, needed=False) is None
+    assert bucket_of(context, "lin.item", 2, None) == [2, 1]
+    assert bucket_of(context, "conv", 2, EDGES[:, :1]) == [0, 1]  # counted
+
+
+def test_node_types_with_as_many_rows_in_one_batch():
+    context = GraphContext(splits=[1, 3])
+    degrees = {"user": torch.tensor([0, 1, 9]), "item": torch.tensor([3, 1])}
+    for users in (3, 2):
+        context.publish({"user": users, "item": 2}, degrees | {"user": degrees["user"][:users]})
+        assert bucket_of(context, "head", users, None) == [0, 1, 2][:users]
+    with pytest.raises(RuntimeError, match=r"tail: .*'user' and 'item' have 2 rows each"):
+        bucket_of(context, "tail", 2, None)
+
+
+def test_degrees_that_some_node_types_lack():
+    context = GraphContext(splits=[1, 3])
+    context.publish({"user": 2, "item": 3})
+    with pytest.raises(RuntimeError, match=r"store the degrees of all nodes as .* `deg`"):
+        bucket_of(context, "lin.item", 3, None)
+
+
 def test_quantiles_are_settled_once():
     context = GraphContext(quantiles=[0.5])
     context.publish(4, torch.tensor([1, 2, 3, 4]))

@@ -54,7 +54,8 @@ def hetero_model(kind):
 def test_heterogeneous_models(kind, by_degree, x_dict):
     model = hetero_model(kind)
     before = model(x_dict, HETERO_EDGES)
-    plan = BitPlan({"conv*": [1, 4], "lin*": 2}, degree_splits=[2]) if by_degree else BitPlan(2)
+    bits = {"conv*": [1, 4], "lin*": [2, 3]}
+    plan = BitPlan(bits, degree_splits=[2]) if by_degree else BitPlan(2)
     quantization = quantize_(model, plan)
     nodes = {key: x.size(0) for key, x in x_dict.items()}
     degrees = {"user": torch.tensor([1, 2]), "item": torch.tensor([0, 3, 2])}

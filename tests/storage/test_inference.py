@@ -1,7 +1,9 @@
+import lightning as L
 import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GAT, GCN, GCNConv, GraphSAGE, SAGEConv
 
 from lit_gnncompress import BitPlan, quantize_
@@ -150,3 +152,35 @@ def test_how_modules_are_called(data):
     assert predict(OfEdges(), data) is None
     data.edge_weight = torch.ones(120)
     assert predict(OfEdges(), data) == 120
+
+
+class OfBatch(L.LightningModule):
+    def predict_step(self, batch):
+        return batch.num_nodes, None
+
+
+class OfIndex(L.LightningModule):
+    def predict_step(self, batch, batch_idx):
+        return batch.num_nodes, batch_idx
+
+
+class OfNumber(L.LightningModule):
+    def predict_step(self, batch, number, dataloader_idx=None):
+        return batch.num_nodes, (number, dataloader_idx)
+
+
+class OfAny(L.LightningModule):
+    def predict_step(self, *args, **kwargs):
+        return args[0].num_nodes, (args[1:], kwargs)
+
+
+class OfNamed(L.LightningModule):
+    def predict_step(self, batch, *, scale=2):
+        return batch.num_nodes, scale
+
+
+@pytest.mark.parametrize("module", [OfBatch, OfIndex, OfNumber, OfAny, OfNamed])
+def test_steps_are_called_as_by_a_trainer(module, data):
+    trainer = L.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (expected,) = trainer.predict(module(), DataLoader([data]))
+    assert predict(module(), data) == expected

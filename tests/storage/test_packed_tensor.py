@@ -116,6 +116,18 @@ def test_unchanged_models_run(packed, model):
     torch.testing.assert_close(module(packed, EDGE_INDEX) + 0, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("model", "grad"), [(GCN, True), (GraphSAGE, False), (GAT, False)])
+def test_compiled_models_run(model, grad):
+    module = model(WIDTH, 3, 1)
+    compiled = torch.compile(module, backend="eager")
+    with torch.set_grad_enabled(grad):
+        for packed, edges in ((pack(DENSE, 4), EDGE_INDEX), (pack(-DENSE, 8), EDGE_INDEX.flip(0))):
+            expected = module(packed, edges)
+            found = compiled(packed, edges)
+            torch.testing.assert_close(found + 0, expected + 0, rtol=1e-5, atol=1e-6)
+            assert found.requires_grad == grad
+
+
 @pytest.mark.unpacks
 def test_gin_scales_its_input_and_so_dequantizes_it(packed):
     module = GIN(WIDTH, 8, 2, out_channels=3).eval()
