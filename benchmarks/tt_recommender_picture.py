@@ -1,4 +1,4 @@
-"""Recall against reduction, and how it grew with training time, a column per data set."""
+"""Recall against reduction, and how it grew with training time, for each data set."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
-    figure = Figure(figsize=(4.6 * max(len(datasets), 1), 7.2), layout="constrained")
+    figure = Figure(figsize=(9.2, 0.6 + 3.8 * len(datasets)), layout="constrained")
     FigureCanvasAgg(figure)
-    fields = figure.subplots(2, max(len(datasets), 1), squeeze=False)
-    for dataset, (sizes, curves) in zip(datasets, fields.T, strict=False):
+    fields = figure.subplots(len(datasets), 2, squeeze=False)
+    for dataset, (sizes, curves) in zip(datasets, fields, strict=True):
         own = [row for row in rows if row["dataset"] == dataset]
         _plot_sizes(sizes, own)
         _plot_curves(curves, own)
