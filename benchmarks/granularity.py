@@ -65,6 +65,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
             for first in (SEARCH_SEEDS, SEARCH_SEEDS + args.checkpoints)
         )
         sizes = chosen_by.sizes()
+        error_fp32 = fresh.test_error(BitPlan())
         task = progress.add_task("searches", total=len(_NAMES) * len(args.bounds))
         for name, group in _NAMES.items():
             # Codes of features and of attention: components differ in both.
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
                     space, chosen_by.validation, max_drop=bound, trials=args.measured
                 ).best
                 plan = BitPlan() if best is None else best.plan
+                delta = interval_fields("delta", [-gain for gain in fresh.test_delta(plan)])
                 row = {
                     "dataset": args.dataset,
                     "model": args.model,
@@ -83,9 +85,9 @@ def run(args: argparse.Namespace, output: Output) -> None:
                     "bytes": space.bytes_fp32 if best is None else best.bytes,
                     "bytes_fp32": space.bytes_fp32,
                     "saving": 1.0 if best is None else best.saving,
-                    "test_error": fresh.test_error(plan),
-                    "test_error_fp32": fresh.test_error(BitPlan()),
-                    **interval_fields("delta", [-gain for gain in fresh.test_delta(plan)]),
+                    "test_error": error_fp32 + delta["delta"],
+                    "test_error_fp32": error_fp32,
+                    **delta,
                     "plan": plan.to_dict(),
                 }
                 output.add(row, key=("dataset", "model", "granularity", "bound"))
