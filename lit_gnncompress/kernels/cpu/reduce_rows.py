@@ -102,9 +102,9 @@ def array_or_none(tensor: Tensor | None) -> Any:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _weight_at(slot: Any, perm: Any, weight: Any) -> Any:
+def _weight_at(slot: Any, perm: Any, weight: Any, one: Any) -> Any:
     if weight is None:
-        return np.float32(1)
+        return one
     if perm is None:
         return weight[slot]
     return weight[np.uint64(perm[slot])]
@@ -132,6 +132,8 @@ def sum_of_rows(
     all_groups = -(-width // LANES)
     final = np.uint64(len(col) - 1)
     ahead = np.uint64(_AHEAD)
+    # Not a constant: with one, LLVM would only add, in the unit that makes floats of codes.
+    one = np.float32(width > 0)
     for row in range(first, last):
         # Unsigned: numba spends no time on indices that count from the end.
         begin, end = np.uint64(rowptr[row]), np.uint64(rowptr[row + 1])
@@ -147,7 +149,7 @@ def sum_of_rows(
                 prefetch(data, np.int64(col[later]) * stride + at, row_bytes)
                 _ask_for_weight(later, perm, weight, 1)
                 source = np.int64(col[slot])
-                factor = _weight_at(slot, perm, weight)
+                factor = _weight_at(slot, perm, weight, one)
                 if lo is None:
                     offset += factor
                 else:
