@@ -74,6 +74,10 @@ def check_alpha_range(alpha_range: Tensor | None, num_targets: int, like: Tensor
         )
     if torch.compiler.is_compiling():
         return
+    if len(alpha_range) == 1:  # of a site without buckets: looked at in a tenth of the time
+        [[_, step, highest]] = alpha_range.tolist()
+        if highest < 0 or 0 <= step < float("inf"):
+            return
     scale, levels = alpha_range[:, 1], alpha_range[:, 2]
     wrong = (levels >= 0) & ~((scale >= 0) & (scale < float("inf")))
     if bool(wrong.any()):

@@ -25,11 +25,11 @@ from lit_gnncompress.kernels.cpu.attention_kernels import (
 )
 from lit_gnncompress.kernels.cpu.attention_vector import (
     LANES,
-    exponentiate,
     find_scores,
     multiply_heads,
     weigh,
 )
+from lit_gnncompress.kernels.cpu.coefficients import exponentiate
 from lit_gnncompress.kernels.cpu.threads import over_rows
 
 _ONE = np.float32(1)

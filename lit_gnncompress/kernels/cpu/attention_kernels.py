@@ -16,7 +16,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from lit_gnncompress.kernels.cpu.attention_vector import LANES, exponentiate, find_scores, weigh
+from lit_gnncompress.kernels.cpu.attention_vector import LANES, find_scores, weigh
+from lit_gnncompress.kernels.cpu.coefficients import exponentiate, round_to_codes
 from lit_gnncompress.kernels.cpu.large_pages import empty_rows
 from lit_gnncompress.kernels.cpu.threads import over_rows
 
@@ -58,7 +59,7 @@ def attend(
 
 def flat(tensor: Tensor) -> np.ndarray:
     """The numbers of a tensor one after the other; a view where they lie like that."""
-    return tensor.detach().contiguous().view(-1).numpy()
+    return tensor.detach().numpy().ravel()
 
 
 def range_arguments(alpha_range: Tensor | None, renormalize: bool) -> tuple[Any, ...]:
@@ -145,12 +146,7 @@ def _forward(heads: int, channels: int, bits: int) -> Any:
             at = row * range_stride
             if has_codes and ranges[at + 2] >= 0:
                 low, step, levels = ranges[at], ranges[at + 1], ranges[at + 2]
-                factor[:heads] = 0
-                for k in range(edges):
-                    for h in range(heads):
-                        value = rounded(alpha[k * heads + h] / sums[h], low, step, levels)
-                        alpha[k * heads + h] = value
-                        factor[h] += value
+                round_to_codes(alpha, edges, sums, low, step, levels, factor, heads)
                 for h in range(heads):
                     if not renormalize:
                         factor[h] = _ONE

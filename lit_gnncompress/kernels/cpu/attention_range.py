@@ -11,7 +11,8 @@ from numba import njit
 from torch import Tensor
 
 from lit_gnncompress.kernels.cpu.attention_kernels import flat, longest
-from lit_gnncompress.kernels.cpu.attention_vector import LANES, exponentiate, find_scores
+from lit_gnncompress.kernels.cpu.attention_vector import LANES, find_scores
+from lit_gnncompress.kernels.cpu.coefficients import exponentiate, find_extremes
 from lit_gnncompress.kernels.cpu.threads import over_rows
 
 
@@ -34,17 +35,16 @@ def _extremes(heads: int) -> Any:
     def extremes(first, last, score_src, score_dst, rowptr, col, slope, lo, hi):
         alpha = np.empty(longest(rowptr, first, last) * heads + LANES, np.float32)
         largest = np.zeros(heads + LANES, np.float32)
-        sums = np.zeros(heads + LANES, np.float32)
+        sums, least, most = np.zeros((3, heads + LANES), np.float32)
         for row in range(first, last):
             begin, end = rowptr[row], rowptr[row + 1]
             find_scores(score_src, score_dst, col, begin, end, row, slope, alpha, largest, heads)
             exponentiate(alpha, end - begin, largest, sums, heads)
-            low, high = np.float32(np.inf), np.float32(-np.inf)
-            for k in range(end - begin):
-                for h in range(heads):
-                    value = alpha[k * heads + h] / sums[h]
-                    low = min(low, value)
-                    high = max(high, value)
+            find_extremes(alpha, end - begin, sums, least, most, heads)
+            low, high = least[0], most[0]
+            for h in range(1, heads):
+                low = min(low, least[h])
+                high = max(high, most[h])
             lo[row], hi[row] = low, high
 
     return extremes

@@ -15,12 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lit_gnncompress.kernels.cpu.exponential import (
-    constant,
-    exponential,
-    integers,
-    multiply_add,
-)
+from lit_gnncompress.kernels.cpu.exponential import constant, integers, multiply_add
 
 LANES = 16
 _BLOCK = 16  # vectors that are summed at a time: half of the registers of AVX-512
@@ -39,78 +34,29 @@ def find_scores(typing, gathered, own, col, begin, end, row, slope, scratch, max
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        gathered, own, col, begin, end, row, slope, scratch, maximum, _ = _unpacked(
+        gathered, own, col, begin, end, row, slope, scratch, maximum, _ = unpacked(
             context, builder, signature, args
         )
         size = signature.args[-1].literal_value
         vector = ir.VectorType(_FLOAT, size)
         stride = _LONG(size)
-        mine = _load(builder, own, builder.mul(row, stride), vector)
-        slope = _splat(builder, slope, vector)
+        mine = load(builder, own, builder.mul(row, stride), vector)
+        slope = splat(builder, slope, vector)
         highest = cgutils.alloca_once_value(builder, constant(vector, float("-inf")))
         with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
             source = _node(builder, col, slot)
-            score = builder.fadd(
-                _load(builder, gathered, builder.mul(source, stride), vector), mine
-            )
+            score = builder.fadd(load(builder, gathered, builder.mul(source, stride), vector), mine)
             above = builder.fcmp_ordered(">", score, constant(vector, 0.0))
             score = builder.select(above, score, builder.fmul(score, slope))
             place = builder.mul(builder.sub(slot, begin), stride)
-            _store(builder, score, scratch, place)
+            store(builder, score, scratch, place)
             best = builder.load(highest)
             above = builder.fcmp_ordered(">", score, best)
             builder.store(builder.select(above, score, best), highest)
-        _store(builder, builder.load(highest), maximum, _LONG(0))
+        store(builder, builder.load(highest), maximum, _LONG(0))
         return context.get_dummy_value()
 
     return types.void(gathered, own, col, begin, end, row, slope, scratch, maximum, heads), generate
-
-
-@intrinsic(prefer_literal=True)
-def exponentiate(typing, scratch, count, maximum, total, heads):
-    """``scratch[k, h] = exp(scratch[k, h] - maximum[h])`` for ``count`` edges, and their sums.
-
-    ``scratch`` must have ``LANES`` floats more than it holds, which are overwritten. Exponents must
-    not be positive.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scratch, count, maximum, total, _ = _unpacked(context, builder, signature, args)
-        heads = signature.args[-1].literal_value
-        # Several edges side by side fill the lanes, if heads fit.
-        lanes = LANES if LANES % heads == 0 else heads
-        vector = ir.VectorType(_FLOAT, lanes)
-        highest = _load(builder, maximum, _LONG(0), ir.VectorType(_FLOAT, heads))
-        highest = _pick(builder, highest, [lane % heads for lane in range(lanes)])
-        sums = cgutils.alloca_once_value(builder, constant(vector, 0.0))
-        size = builder.mul(count, _LONG(heads))
-        places = ir.Constant(ir.VectorType(_LONG, lanes), [_LONG(lane) for lane in range(lanes)])
-        whole = builder.mul(builder.sdiv(size, _LONG(lanes)), _LONG(lanes))
-
-        def step(place: Any, masked: bool) -> None:
-            exponent = builder.fsub(_load(builder, scratch, place, vector), highest)
-            value = exponential(builder, exponent)
-            if masked:
-                left = _splat(builder, builder.sub(size, place), places.type)
-                inside = builder.icmp_signed("<", places, left)
-                value = builder.select(inside, value, constant(vector, 0.0))
-            _store(builder, value, scratch, place)
-            builder.store(builder.fadd(builder.load(sums), value), sums)
-
-        with cgutils.for_range_slice(builder, _LONG(0), whole, _LONG(lanes), _LONG) as (place, _):
-            step(place, False)
-        with builder.if_then(builder.icmp_signed("<", whole, size)):
-            step(whole, True)
-        sum_ = builder.load(sums)
-        while sum_.type.count > heads:
-            half = sum_.type.count // 2
-            sum_ = builder.fadd(
-                _pick(builder, sum_, range(half)), _pick(builder, sum_, range(half, 2 * half))
-            )
-        _store(builder, sum_, total, _LONG(0))
-        return context.get_dummy_value()
-
-    return types.void(scratch, count, maximum, total, heads), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -140,7 +86,7 @@ def weigh(
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        values, lo, scale, each, col, begin, end, edges, alpha, factor, out, row, *_ = _unpacked(
+        values, lo, scale, each, col, begin, end, edges, alpha, factor, out, row, *_ = unpacked(
             context, builder, signature, args
         )
         heads, channels, bits = (argument.literal_value for argument in signature.args[-3:])
@@ -169,19 +115,19 @@ def weigh(
                     weight = _by_lane(builder, alpha, weights, first, size, heads, channels)
                     if bits:
                         value = _codes(builder, address, first, bits)
-                        low, step = (_splat(builder, end_, vector) for end_ in of_row)
+                        low, step = (splat(builder, end_, vector) for end_ in of_row)
                         value = builder.fadd(builder.fmul(value, step), low)
                     else:
                         at = builder.gep(address, [_LONG(4 * first)])
-                        value = _load(builder, at, _LONG(0), vector)
+                        value = load(builder, at, _LONG(0), vector)
                     builder.store(multiply_add(builder, weight, value, builder.load(sum_)), sum_)
             for (first, size), sum_ in zip(block, sums, strict=True):
                 last = _by_lane(builder, factor, _LONG(0), first, size, heads, channels)
                 value = builder.fmul(builder.load(sum_), last)
                 for piece, length in _pieces(first, min(width, first + size)):
                     lanes = range(piece - first, piece - first + length)
-                    part = _pick(builder, value, lanes) if length < size else value
-                    _store(builder, part, out, builder.add(result, _LONG(piece)))
+                    part = pick(builder, value, lanes) if length < size else value
+                    store(builder, part, out, builder.add(result, _LONG(piece)))
         return context.get_dummy_value()
 
     return types.void(
@@ -198,7 +144,7 @@ def multiply_heads(typing, gathered, own, col, begin, end, edges, row, products,
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        gathered, own, col, begin, end, edges, row, products, *_ = _unpacked(
+        gathered, own, col, begin, end, edges, row, products, *_ = unpacked(
             context, builder, signature, args
         )
         heads, channels = (argument.literal_value for argument in signature.args[-2:])
@@ -214,7 +160,7 @@ def multiply_heads(typing, gathered, own, col, begin, end, edges, row, products,
                 for first, size in _pieces(head * channels, (head + 1) * channels):
                     vector = ir.VectorType(_FLOAT, size)
                     a, b = (
-                        _load(builder, array, builder.add(start, _LONG(first)), vector)
+                        load(builder, array, builder.add(start, _LONG(first)), vector)
                         for array, start in ((gathered, theirs), (own, mine))
                     )
                     known = by_size.get(size)
@@ -240,7 +186,7 @@ def _sum_of_lanes(builder: Any, by_size: dict[int, Any]) -> Any:
     while size > 1:
         size //= 2
         total = builder.fadd(
-            _pick(builder, total, range(size)), _pick(builder, total, range(size, 2 * size))
+            pick(builder, total, range(size)), pick(builder, total, range(size, 2 * size))
         )
         if size in by_size:
             total = builder.fadd(total, by_size[size])
@@ -265,9 +211,9 @@ def _by_lane(
     at = builder.add(place, _LONG(owners[0]))
     vector = ir.VectorType(_FLOAT, size)
     if owners[0] == owners[-1]:
-        return _splat(builder, builder.load(builder.gep(weights, [at])), vector)
-    loaded = _load(builder, weights, at, ir.VectorType(_FLOAT, LANES))
-    return _pick(builder, loaded, [owner - owners[0] for owner in owners])
+        return splat(builder, builder.load(builder.gep(weights, [at])), vector)
+    loaded = load(builder, weights, at, ir.VectorType(_FLOAT, LANES))
+    return pick(builder, loaded, [owner - owners[0] for owner in owners])
 
 
 def _codes(builder: Any, row: Any, first: int, bits: int) -> Any:
@@ -283,7 +229,7 @@ def _codes(builder: Any, row: Any, first: int, bits: int) -> Any:
         words = ir.VectorType(_INT, bits // 2)
         loaded = builder.load(builder.bitcast(address, words.as_pointer()), align=1)
         in_word = 32 // bits
-        spread = _pick(builder, loaded, [lane // in_word for lane in range(LANES)])
+        spread = pick(builder, loaded, [lane // in_word for lane in range(LANES)])
         shifts = [bits * (lane % in_word) for lane in range(LANES)]
     else:
         # A code lies in two neighbouring bytes at most.
@@ -292,7 +238,7 @@ def _codes(builder: Any, row: Any, first: int, bits: int) -> Any:
         low = [lane * bits // 8 for lane in range(LANES)]
         high = [min(place + 1, 2 * bits - 1) for place in low]
         spread, above = (
-            builder.zext(_pick(builder, loaded, places), ints) for places in (low, high)
+            builder.zext(pick(builder, loaded, places), ints) for places in (low, high)
         )
         spread = builder.or_(spread, builder.shl(above, integers(ints, [8] * LANES)))
         shifts = [lane * bits % 8 for lane in range(LANES)]
@@ -328,7 +274,7 @@ def _prefetch(
         builder.call(function, [address, _INT(0), nearness, _INT(1)])
 
 
-def _unpacked(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+def unpacked(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
     """Data of arrays, values of numbers."""
     return [
         context.make_array(type_)(context, builder, value).data
@@ -342,23 +288,27 @@ def _node(builder: Any, col: Any, slot: Any) -> Any:
     return builder.sext(builder.load(builder.gep(col, [slot])), _LONG)
 
 
-def _load(builder: Any, array: Any, place: Any, vector: Any) -> Any:
+def load(builder: Any, array: Any, place: Any, vector: Any) -> Any:
+    """A vector from ``array[place]`` on."""
     address = builder.bitcast(array, _FLOAT.as_pointer())
     address = builder.bitcast(builder.gep(address, [place]), vector.as_pointer())
     return builder.load(address, align=4)
 
 
-def _store(builder: Any, value: Any, array: Any, place: Any) -> None:
+def store(builder: Any, value: Any, array: Any, place: Any) -> None:
+    """Writes a vector from ``array[place]`` on."""
     address = builder.bitcast(builder.gep(array, [place]), value.type.as_pointer())
     builder.store(value, address, align=4)
 
 
-def _pick(builder: Any, vector: Any, lanes: Sequence[int]) -> Any:
+def pick(builder: Any, vector: Any, lanes: Sequence[int]) -> Any:
+    """These lanes of a vector."""
     mask = integers(ir.VectorType(_INT, len(lanes)), lanes)
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
-def _splat(builder: Any, value: Any, vector: Any) -> Any:
+def splat(builder: Any, value: Any, vector: Any) -> Any:
+    """``value`` in all lanes of such a vector."""
     empty = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(empty, value, _INT(0))
     return builder.shuffle_vector(
