@@ -92,6 +92,19 @@ def check_finish(
         check_scale(scale)
 
 
+def empty_results(
+    x: Tensor, rows: int, bits: int, lo: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What packs ``rows`` rows as wide as those of ``x`` returns, before it is filled.
+
+    Packed rows, their own values of code 0 and distances of two codes, of which there are none with
+    a shared ``lo``, and whether all are finite.
+    """
+    own = rows if lo is None else 0
+    packed = x.new_empty(rows, row_bytes(x.size(1), bits), dtype=torch.uint8)
+    return packed, x.new_empty(own), x.new_empty(own), x.new_empty((), dtype=torch.bool)
+
+
 def _fake(
     x: Tensor,
     bias: Tensor | None,
@@ -101,9 +114,7 @@ def _fake(
     lo: Tensor | None,
     scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    own = x.size(0) if lo is None else 0
-    packed = x.new_empty(x.size(0), row_bytes(x.size(1), bits), dtype=torch.uint8)
-    return packed, x.new_empty(own), x.new_empty(own), x.new_empty((), dtype=torch.bool)
+    return empty_results(x, x.size(0), bits, lo)
 
 
 _activate_pack = define(

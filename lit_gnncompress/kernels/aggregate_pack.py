@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from lit_gnncompress.kernels.activate_pack import check_finish
+from lit_gnncompress.kernels.activate_pack import check_finish, empty_results
 from lit_gnncompress.kernels.adjacency import Adjacency, check_edge_weight, check_rows
-from lit_gnncompress.kernels.layout import check_bits, row_bytes
+from lit_gnncompress.kernels.layout import check_bits
 from lit_gnncompress.kernels.library import define
 
 
@@ -80,10 +79,7 @@ def _fake(
     lo: Tensor | None,
     scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows = rowptr.size(0) - 1
-    own = rows if lo is None else 0
-    packed = x.new_empty(rows, row_bytes(x.size(1), bits), dtype=torch.uint8)
-    return packed, x.new_empty(own), x.new_empty(own), x.new_empty((), dtype=torch.bool)
+    return empty_results(x, rowptr.size(0) - 1, bits, lo)
 
 
 _aggregate_pack = define(

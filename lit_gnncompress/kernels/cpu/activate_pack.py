@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
 
-from lit_gnncompress.kernels.activate_pack import ACTIVATIONS
+from lit_gnncompress.kernels.activate_pack import ACTIVATIONS, empty_results
 from lit_gnncompress.kernels.cpu.finished_rows import finish_and_pack
 from lit_gnncompress.kernels.cpu.reduce_rows import array_or_none
 from lit_gnncompress.kernels.cpu.row_chunks import in_chunks
 from lit_gnncompress.kernels.cpu.vector import LANES
-from lit_gnncompress.kernels.layout import row_bytes
 
 _CODES = 4  # that take as long to unpack as one to activate and pack
 
@@ -30,18 +28,15 @@ def activate_pack(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :func:`lit_gnncompress.kernels.activate_pack`."""
     rows, width = x.shape
-    packed = torch.empty(rows, row_bytes(width, bits), dtype=torch.uint8)
-    row_lo, row_scale = (
-        torch.empty(rows if lo is None else 0, dtype=torch.float32) for _ in range(2)
-    )
-    finite = torch.ones(1, dtype=torch.bool)
+    packed, row_lo, row_scale, finite = empty_results(x, rows, bits, lo)
+    finite.fill_(True)
     in_chunks(
         _rows, rows, _CODES * width, x.detach().contiguous().numpy(), array_or_none(bias),
         array_or_none(residual), ACTIVATIONS.index(activation), bits, array_or_none(lo),
         array_or_none(scale), packed.data_ptr(), packed.size(1), row_lo.numpy(), row_scale.numpy(),
-        finite.numpy(),
+        finite.view(1).numpy(),
     )  # fmt: skip
-    return packed, row_lo, row_scale, finite.view(())
+    return packed, row_lo, row_scale, finite
 
 
 @njit(cache=True, nogil=True)

@@ -7,11 +7,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
 
-from lit_gnncompress.kernels.activate_pack import ACTIVATIONS
+from lit_gnncompress.kernels.activate_pack import ACTIVATIONS, empty_results
 from lit_gnncompress.kernels.cpu.finished_rows import finish_and_pack
 from lit_gnncompress.kernels.cpu.reduce_rows import (
     array_or_none,
@@ -21,7 +20,6 @@ from lit_gnncompress.kernels.cpu.reduce_rows import (
 )
 from lit_gnncompress.kernels.cpu.threads import over_rows
 from lit_gnncompress.kernels.cpu.vector import FLOAT, LANES
-from lit_gnncompress.kernels.layout import row_bytes
 
 _EDGES_OF_ROW = 8
 """Edges that take as long as to pack a row."""
@@ -43,11 +41,8 @@ def aggregate_pack(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :func:`lit_gnncompress.kernels.aggregate_pack`."""
     rows, width = rowptr.size(0) - 1, x.size(1)
-    packed = torch.empty(rows, row_bytes(width, bits), dtype=torch.uint8)
-    row_lo, row_scale = (
-        torch.empty(rows if lo is None else 0, dtype=torch.float32) for _ in range(2)
-    )
-    finite = torch.ones(1, dtype=torch.bool)
+    packed, row_lo, row_scale, finite = empty_results(x, rows, bits, lo)
+    finite.fill_(True)
     over_rows(
         _compiled(groups_at_a_time(width)),
         rowptr.numpy(),
@@ -70,10 +65,10 @@ def aggregate_pack(
         packed.size(1),
         row_lo.numpy(),
         row_scale.numpy(),
-        finite.numpy(),
+        finite.view(1).numpy(),
         edges_of_row=_EDGES_OF_ROW,
     )
-    return packed, row_lo, row_scale, finite.view(())
+    return packed, row_lo, row_scale, finite
 
 
 def _loop(groups: int) -> Callable[..., None]:
