@@ -15,13 +15,17 @@ import numpy as np
 from numba import njit
 from torch import Tensor
 
+from lit_gnncompress.kernels.cpu.attention_edges import (
+    drop,
+    gradients_of_source,
+    lower,
+    sum_gradients,
+)
 from lit_gnncompress.kernels.cpu.attention_kernels import (
     dropout_arguments,
     flat,
-    is_dropped,
     longest,
     range_arguments,
-    rounded,
 )
 from lit_gnncompress.kernels.cpu.attention_vector import (
     LANES,
@@ -29,7 +33,7 @@ from lit_gnncompress.kernels.cpu.attention_vector import (
     multiply_heads,
     weigh,
 )
-from lit_gnncompress.kernels.cpu.coefficients import exponentiate
+from lit_gnncompress.kernels.cpu.coefficients import exponentiate, scale_and_sum, sum_codes
 from lit_gnncompress.kernels.cpu.threads import over_rows
 
 _ONE = np.float32(1)
@@ -87,7 +91,7 @@ def _by_target(heads: int, channels: int) -> Any:
     ):  # fmt: skip
         most = longest(rowptr, first, last)
         alpha = np.empty(most * heads + LANES, np.float32)
-        products = np.empty(most * heads, np.float32)
+        products = np.empty(most * heads + LANES, np.float32)
         largest = np.zeros(heads + LANES, np.float32)
         sums = np.zeros(heads + LANES, np.float32)
         mean, slope_, factor, offset, of_score = np.empty((5, heads), np.float32)
@@ -97,22 +101,15 @@ def _by_target(heads: int, channels: int) -> Any:
             find_scores(score_src, score_dst, col, begin, end, row, slope, alpha, largest, heads)
             exponentiate(alpha, edges, largest, sums, heads)
             multiply_heads(x, grad, col, begin, end, len(col), row, products, heads, channels)
-            for k in range(edges if drops else 0):
-                edge = np.int64(perm[begin + k]) if len(perm) else begin + k
-                for h in range(heads):
-                    dropped = is_dropped(edge * heads + h, seed, threshold)
-                    products[k * heads + h] *= _ZERO if dropped else kept
+            if drops:
+                drop(products, begin, end, perm, len(perm) == 0, seed, threshold, kept, heads)
             at = row * range_stride
-            coded = has_codes and ranges[at + 2] >= 0
-            mean[:], slope_[:], factor[:], offset[:], of_score[:] = 0, 1, 1, 0, 0
-            if coded and renormalize:
-                factor[:] = 0
-                for k in range(edges):
-                    for h in range(heads):
-                        value = alpha[k * heads + h] / sums[h]
-                        code = rounded(value, ranges[at], ranges[at + 1], ranges[at + 2])
-                        factor[h] += code
-                        mean[h] += code * products[k * heads + h]
+            mean[:], slope_[:], factor[:] = 0, 1, 1
+            if has_codes and renormalize and ranges[at + 2] >= 0:
+                low, step, levels = ranges[at], ranges[at + 1], ranges[at + 2]
+                sum_codes(
+                    alpha, products, edges, sums, low, step, levels, factor, mean, heads
+                )  # fmt: skip
                 for h in range(heads):
                     if factor[h] > 0:
                         factor[h] = slope_[h] = _ONE / factor[h]
@@ -122,19 +119,13 @@ def _by_target(heads: int, channels: int) -> Any:
                         slope_[h] = 0
             for h in range(heads):
                 sums[h] = _ONE / sums[h] if edges else _ZERO
-            for k in range(edges):
-                for h in range(heads):
-                    alpha[k * heads + h] *= sums[h]
-                    offset[h] += alpha[k * heads + h] * (products[k * heads + h] - mean[h])
+            scale_and_sum(alpha, products, edges, sums, mean, offset, heads)
             for h in range(heads):
                 offset[h] = (offset[h] + mean[h]) * slope_[h]
-            for k in range(edges):
-                source = np.int64(col[begin + k]) * heads
-                for h in range(heads):
-                    below = score_src[source + h] + score_dst[row * heads + h] <= 0
-                    steep = slope if below else _ONE
-                    product = products[k * heads + h] * slope_[h] - offset[h]
-                    of_score[h] += alpha[k * heads + h] * product * steep
+            sum_gradients(
+                alpha, products, slope_, offset, score_src, score_dst, col, begin, end, row, slope,
+                of_score, heads,
+            )  # fmt: skip
             for h in range(heads):
                 place = row * heads + h
                 dscore_dst[place] = of_score[h]
@@ -162,39 +153,15 @@ def _by_source(heads: int, channels: int) -> Any:
             begin, end = rowptr[row], rowptr[row + 1]
             edges = end - begin
             find_scores(score_dst, score_src, col, begin, end, row, slope, weights, largest, heads)
-            for k in range(edges):
-                target = np.int64(col[begin + k]) * heads
-                for h in range(heads):
-                    weights[k * heads + h] -= highest[target + h]
+            lower(weights, highest, col, begin, end, heads)
             largest[:heads] = 0
             exponentiate(weights, edges, largest, sums, heads)
             multiply_heads(grad, x, col, begin, end, len(col), row, products, heads, channels)
-            dscore_src[row * heads : (row + 1) * heads] = 0
-            for k in range(edges):
-                edge = np.int64(perm[begin + k]) if len(perm) else begin + k
-                target = np.int64(col[begin + k])
-                at = target * range_stride
-                coded = has_codes and ranges[at + 2] >= 0
-                for h in range(heads):
-                    place = target * heads + h
-                    alpha = weights[k * heads + h] / total[place]
-                    product = products[k * heads + h]
-                    weight = alpha
-                    if coded:
-                        if factors[place] < 0:
-                            weight = -factors[place]
-                        else:
-                            weight = rounded(alpha, ranges[at], ranges[at + 1], ranges[at + 2])
-                            weight *= factors[place]
-                    if drops:
-                        dropped = is_dropped(edge * heads + h, seed, threshold)
-                        product = _ZERO if dropped else product * kept
-                        weight = _ZERO if dropped else weight * kept
-                    below = score_src[row * heads + h] + score_dst[place] <= 0
-                    steep = slope if below else _ONE
-                    of_score = alpha * (product * slopes[place] - offsets[place]) * steep
-                    dscore_src[row * heads + h] += of_score
-                    weights[k * heads + h] = weight
+            gradients_of_source(
+                weights, products, col, begin, end, row, score_src, score_dst, slope, total,
+                slopes, offsets, factors, has_codes, ranges, range_stride, drops, perm,
+                len(perm) == 0, seed, threshold, kept, dscore_src, heads,
+            )  # fmt: skip
             weigh(
                 grad, none, none, 0, col, begin, end, len(col), weights, ones, dx, row,
                 heads, channels, 0,

@@ -16,6 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from lit_gnncompress.kernels.cpu.attention_edges import drop
 from lit_gnncompress.kernels.cpu.attention_vector import LANES, find_scores, weigh
 from lit_gnncompress.kernels.cpu.coefficients import exponentiate, round_to_codes
 from lit_gnncompress.kernels.cpu.large_pages import empty_rows
@@ -23,7 +24,6 @@ from lit_gnncompress.kernels.cpu.threads import over_rows
 
 _PRODUCTS = 8  # that take as long as what there is to do for a column of a message
 _ONE = np.float32(1)
-_ZERO = np.float32(0)
 
 
 def attend(
@@ -85,35 +85,6 @@ def longest(rowptr, first, last):
     return edges
 
 
-@njit(cache=True, nogil=True)
-def _mix(number):
-    number = np.uint32(number)
-    number = np.uint32(number ^ (number >> np.uint32(16)))
-    number = np.uint32(number * np.uint32(0x7FEB352D))
-    number = np.uint32(number ^ (number >> np.uint32(15)))
-    number = np.uint32(number * np.uint32(0x846CA68B))
-    return np.uint32(number ^ (number >> np.uint32(16)))
-
-
-@njit(cache=True, nogil=True)
-def is_dropped(place, seed, threshold):
-    """The hash that ``attention_aggregate`` tells of, for one coefficient."""
-    key = _mix(_mix(np.uint32(seed)) ^ np.uint32(seed >> 32))
-    key = _mix(key ^ np.uint32(place >> 32))
-    return (_mix(np.uint32(place) ^ key) >> np.uint32(8)) < threshold
-
-
-@njit(cache=True, nogil=True)
-def rounded(value, lo, scale, levels):
-    """A coefficient by its code, as torch rounds it."""
-    if not scale > 0:
-        return lo
-    code = np.rint((value - lo) / scale)
-    code = np.float32(0) if code < 0 else code
-    code = levels if code > levels else code
-    return code * scale + lo
-
-
 @functools.cache
 def _forward(heads: int, channels: int, bits: int) -> Any:
     width = heads * channels
@@ -157,13 +128,7 @@ def _forward(heads: int, channels: int, bits: int) -> Any:
                         for k in range(edges):
                             alpha[k * heads + h] = _ONE
             if drops:
-                for k in range(edges):
-                    edge = np.int64(perm[begin + k]) if len(perm) else begin + k
-                    for h in range(heads):
-                        if is_dropped(edge * heads + h, seed, threshold):
-                            alpha[k * heads + h] = _ZERO
-                        else:
-                            alpha[k * heads + h] *= kept
+                drop(alpha, begin, end, perm, len(perm) == 0, seed, threshold, kept, heads)
             weigh(
                 values, lo, scale, each, col, begin, end, len(col), alpha, factor, out, row,
                 heads, channels, bits,

@@ -44,7 +44,7 @@ def find_scores(typing, gathered, own, col, begin, end, row, slope, scratch, max
         slope = splat(builder, slope, vector)
         highest = cgutils.alloca_once_value(builder, constant(vector, float("-inf")))
         with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
-            source = _node(builder, col, slot)
+            source = node(builder, col, slot)
             score = builder.fadd(load(builder, gathered, builder.mul(source, stride), vector), mine)
             above = builder.fcmp_ordered(">", score, constant(vector, 0.0))
             score = builder.select(above, score, builder.fmul(score, slope))
@@ -103,7 +103,7 @@ def weigh(
                 for _, size in block
             ]
             with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
-                source = _node(builder, col, slot)
+                source = node(builder, col, slot)
                 address = builder.gep(base, [builder.mul(source, _LONG(row_bytes))])
                 _prefetch(builder, base, col, slot, edges, row_bytes, block, bits)
                 if bits:
@@ -152,7 +152,7 @@ def multiply_heads(typing, gathered, own, col, begin, end, edges, row, products,
         base = builder.bitcast(gathered, ir.IntType(8).as_pointer())
         mine = builder.mul(row, _LONG(width))
         with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
-            theirs = builder.mul(_node(builder, col, slot), _LONG(width))
+            theirs = builder.mul(node(builder, col, slot), _LONG(width))
             _prefetch(builder, base, col, slot, edges, 4 * width, [(0, width)], 0)
             place = builder.mul(builder.sub(slot, begin), _LONG(heads))
             for head in range(heads):
@@ -259,7 +259,7 @@ def _prefetch(
     """Asks for the block of the row some edges ahead, or of the last one."""
     ahead = builder.add(slot, _LONG(_AHEAD))
     inside = builder.icmp_signed("<", ahead, edges)
-    row = _node(builder, col, builder.select(inside, ahead, slot))
+    row = node(builder, col, builder.select(inside, ahead, slot))
     pointer = ir.IntType(8).as_pointer()
     type_ = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
     function = cgutils.get_or_insert_function(builder.module, type_, "llvm.prefetch.p0")
@@ -284,7 +284,8 @@ def unpacked(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]
     ]
 
 
-def _node(builder: Any, col: Any, slot: Any) -> Any:
+def node(builder: Any, col: Any, slot: Any) -> Any:
+    """``col[slot]``."""
     return builder.sext(builder.load(builder.gep(col, [slot])), _LONG)
 
 

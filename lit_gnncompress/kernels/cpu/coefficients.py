@@ -1,13 +1,14 @@
-"""The attention coefficients of one destination, 16 at a time: exponents, codes, extremes.
+"""The attention coefficients of one destination, 16 at a time: exponents, codes, sums, extremes.
 
 Coefficients ``(k, h)`` of edges and heads lie one after the other in a scratch that has ``LANES``
-floats more than it holds. Heads are literals. Several edges fill a vector, if heads fit in it.
+floats more than it holds, which may be written to. Heads are literals. Several edges fill a vector,
+if heads fit in it.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -43,9 +44,10 @@ def exponentiate(typing, scratch, count, maximum, total, heads):
         highest = _by_lane(builder, maximum, heads)
 
         def change(x: Any) -> Any:
-            return exponential(builder, builder.fsub(x, highest))
+            x = exponential(builder, builder.fsub(x, highest))
+            return x, [x]
 
-        (sums,) = _each(builder, scratch, count, heads, change, ((0.0, builder.fadd),))
+        [sums] = _each(builder, [scratch], count, heads, change, [(0.0, builder.fadd)])
         store(builder, sums, total, _LONG(0))
         return context.get_dummy_value()
 
@@ -54,37 +56,78 @@ def exponentiate(typing, scratch, count, maximum, total, heads):
 
 @intrinsic(prefer_literal=True)
 def round_to_codes(typing, scratch, count, divisor, lo, scale, levels, total, heads):
-    """Coefficients ``scratch[k, h] / divisor[h]`` by their codes 0 to ``levels``, and their sums.
-
-    Each operation is rounded as torch does; without a positive ``scale`` all are ``lo``.
-    """
+    """Coefficients ``scratch[k, h] / divisor[h]`` as ``rounded`` to codes, and their sums."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scratch, count, divisor, lo, scale, levels, total, _ = unpacked(
-            context, builder, signature, args
-        )
+        scratch, count, divisor, *range_, total, _ = unpacked(context, builder, signature, args)
         heads = signature.args[-1].literal_value
         divisor = _by_lane(builder, divisor, heads)
-        zero = constant(divisor.type, 0.0)
-        is_range = builder.fcmp_ordered(">", scale, _FLOAT(0.0))
-        lo, scale, levels = (splat(builder, end, divisor.type) for end in (lo, scale, levels))
-        kind = ir.FunctionType(divisor.type, [divisor.type])
-        name = f"llvm.rint.v{divisor.type.count}f32"
-        nearest = cgutils.get_or_insert_function(builder.module, kind, name)
+        range_ = [splat(builder, end, divisor.type) for end in range_]
 
         def change(x: Any) -> Any:
-            x = builder.fdiv(builder.fsub(builder.fdiv(x, divisor), lo), scale)
-            code = builder.call(nearest, [x])
-            code = builder.select(builder.fcmp_ordered("<", code, zero), zero, code)
-            code = builder.select(builder.fcmp_ordered(">", code, levels), levels, code)
-            return builder.select(is_range, builder.fadd(builder.fmul(code, scale), lo), lo)
+            x = rounded(builder, builder.fdiv(x, divisor), *range_)
+            return x, [x]
 
-        (sums,) = _each(builder, scratch, count, heads, change, ((0.0, builder.fadd),))
+        [sums] = _each(builder, [scratch], count, heads, change, [(0.0, builder.fadd)])
         store(builder, sums, total, _LONG(0))
         return context.get_dummy_value()
 
     signature = types.void(scratch, count, divisor, lo, scale, levels, total, heads)
     return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def sum_codes(
+    typing, scratch, factors, count, divisor, lo, scale, levels, total, weighted, heads
+):  # fmt: skip
+    """As ``round_to_codes``, but only sums: of codes, and of codes times ``factors[k, h]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        scratch, factors, count, divisor, *range_, total, weighted, _ = unpacked(
+            context, builder, signature, args
+        )
+        heads = signature.args[-1].literal_value
+        divisor = _by_lane(builder, divisor, heads)
+        range_ = [splat(builder, end, divisor.type) for end in range_]
+
+        def change(x: Any, factor: Any) -> Any:
+            x = rounded(builder, builder.fdiv(x, divisor), *range_)
+            return None, [x, builder.fmul(x, factor)]
+
+        folds = [(0.0, builder.fadd)] * 2
+        for sums, target in zip(
+            _each(builder, [scratch, factors], count, heads, change, folds),
+            (total, weighted),
+            strict=True,
+        ):
+            store(builder, sums, target, _LONG(0))
+        return context.get_dummy_value()
+
+    return types.void(
+        scratch, factors, count, divisor, lo, scale, levels, total, weighted, heads
+    ), generate  # fmt: skip
+
+
+@intrinsic(prefer_literal=True)
+def scale_and_sum(typing, scratch, factors, count, scale, shift, total, heads):
+    """``scratch[k, h] *= scale[h]``, and the sums of that times ``factors[k, h] - shift[h]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        scratch, factors, count, scale, shift, total, _ = unpacked(
+            context, builder, signature, args
+        )
+        heads = signature.args[-1].literal_value
+        scale, shift = (_by_lane(builder, each, heads) for each in (scale, shift))
+
+        def change(x: Any, factor: Any) -> Any:
+            x = builder.fmul(x, scale)
+            return x, [builder.fmul(x, builder.fsub(factor, shift))]
+
+        [sums] = _each(builder, [scratch, factors], count, heads, change, [(0.0, builder.fadd)])
+        store(builder, sums, total, _LONG(0))
+        return context.get_dummy_value()
+
+    return types.void(scratch, factors, count, scale, shift, total, heads), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -104,29 +147,56 @@ def find_extremes(typing, scratch, count, divisor, least, most, heads):
         def higher(a: Any, b: Any) -> Any:
             return builder.select(builder.fcmp_ordered(">", b, a), b, a)
 
-        folds = ((float("inf"), lower), (float("-inf"), higher))
-        found = _each(builder, scratch, count, heads, None, folds)
+        folds = [(float("inf"), lower), (float("-inf"), higher)]
+        found = _each(builder, [scratch], count, heads, lambda x: (None, [x, x]), folds)
         vector = found[0].type
         divisor = load(builder, divisor, _LONG(0), vector)
         for ends, end, (none, fold) in zip((least, most), found, folds, strict=True):
             # To divide keeps the order. What is divided by NaN is left out.
-            store(builder, fold(constant(vector, none), builder.fdiv(end, divisor)), ends, _LONG(0))
+            end = fold(constant(vector, none), builder.fdiv(end, divisor))
+            store(builder, end, ends, _LONG(0))
         return context.get_dummy_value()
 
     return types.void(scratch, count, divisor, least, most, heads), generate
 
 
+def rounded(builder: Any, x: Any, lo: Any, scale: Any, levels: Any) -> Any:
+    """Coefficients by their codes, 0 to ``levels``: each step is rounded as torch does.
+
+    Without a positive ``scale`` all are ``lo``.
+    """
+    vector = x.type
+    name, kind = f"llvm.rint.v{vector.count}f32", ir.FunctionType(vector, [vector])
+    nearest = cgutils.get_or_insert_function(builder.module, kind, name)
+    code = builder.call(nearest, [builder.fdiv(builder.fsub(x, lo), scale)])
+    zero = constant(vector, 0.0)
+    code = builder.select(builder.fcmp_ordered("<", code, zero), zero, code)
+    code = builder.select(builder.fcmp_ordered(">", code, levels), levels, code)
+    is_range = builder.fcmp_ordered(">", scale, zero)
+    return builder.select(is_range, builder.fadd(builder.fmul(code, scale), lo), lo)
+
+
 def _each(
     builder: Any,
-    scratch: Any,
+    scratches: Sequence[Any],
     count: Any,
     heads: int,
-    change: Callable[[Any], Any] | None,
-    folds: tuple[tuple[float, Fold], ...],
+    change: Callable[..., tuple[Any, list[Any]]],
+    folds: Sequence[tuple[float, Fold]],
 ) -> list[Any]:
-    """Changes the coefficients of ``count`` edges in place, and folds them head by head.
+    """Goes through the coefficients of ``count`` edges, and folds terms head by head.
 
-    A fold has what it begins with, and what it makes of two vectors.
+    Args:
+        builder: Of LLVM.
+        scratches: Arrays that ``change`` gets vectors of.
+        count: Edges.
+        heads: Coefficients of an edge.
+        change: Gives what takes the place of the first array's vector, or ``None``; and a term for
+            each fold.
+        folds: What each begins with, and what it makes of two vectors.
+
+    Returns:
+        The results of the folds, a lane for each head.
     """
     lanes = _lanes(heads)
     vector = ir.VectorType(_FLOAT, lanes)
@@ -136,17 +206,15 @@ def _each(
     whole = builder.mul(builder.sdiv(size, _LONG(lanes)), _LONG(lanes))
 
     def step(place: Any, masked: bool) -> None:
-        value = load(builder, scratch, place, vector)
-        if change is not None:
-            value = change(value)
-            store(builder, value, scratch, place)
-        for pointer, (none, fold) in zip(found, folds, strict=True):
-            part = value
+        value, terms = change(*(load(builder, scratch, place, vector) for scratch in scratches))
+        if value is not None:
+            store(builder, value, scratches[0], place)
+        for pointer, (none, fold), term in zip(found, folds, terms, strict=True):
             if masked:
                 left = splat(builder, builder.sub(size, place), places.type)
                 inside = builder.icmp_signed("<", places, left)
-                part = builder.select(inside, value, constant(vector, none))
-            builder.store(fold(builder.load(pointer), part), pointer)
+                term = builder.select(inside, term, constant(vector, none))
+            builder.store(fold(builder.load(pointer), term), pointer)
 
     with cgutils.for_range_slice(builder, _LONG(0), whole, _LONG(lanes), _LONG) as (place, _):
         step(place, False)
