@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
+from dataclasses import dataclass
 from functools import partial
 
 from rich.progress import Progress
 
+from benchmarks.finished_fits import FinishedFits
 from benchmarks.intervals import interval_fields, plus_minus
 from benchmarks.output import Output, Row
 from benchmarks.recipes import build
@@ -31,29 +33,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="folder of the data (default: $GNNCOMPRESS_DATA)")
 
 
+@dataclass(frozen=True)
+class Pair:
+    """The fits of a seed.
+
+    Attributes:
+        plain: Test accuracy in fp32, percent.
+        in_bits: Test accuracy trained in bits, percent.
+        kept: Bytes of activations kept for the backward pass, as a share of those in fp32.
+    """
+
+    plain: float
+    in_bits: float
+    kept: float
+
+
 def run(args: argparse.Namespace, output: Output) -> None:
     """Trains each seed twice, in fp32 and in bits, and tests the best weights of both once."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
+    path = None if args.json is None else args.json.with_suffix(".fits.jsonl")
+    finished = FinishedFits(Pair, path)
     jobs = [(d, m) for d in args.dataset for m in args.model]
     with Progress(console=output.console) as progress:
         task = progress.add_task("seeds", total=len(jobs) * args.seeds)
         for dataset, model in jobs:
-            plain, in_bits, kept = [], [], 1.0
+            pairs = []
             for seed in range(args.first_seed, args.first_seed + args.seeds):
-                data = GraphDataModule(dataset, root=args.root)
-                [result] = compare_by_seed(partial(build, dataset, model, data), [seed]).results
-                plain.append(100 * result.full_precision)
-                compress = CompressActivations(args.bits)
-                data = GraphDataModule(dataset, root=args.root)  # packing replaces its features
-                own = partial(build, dataset, model, data, packed=True, callbacks=[compress])
-                [result] = compare_by_seed(own, [seed]).results
-                in_bits.append(100 * result.quantized)
-                kept = compress.kept_bytes / compress.full_bytes
+                key = {"dataset": dataset, "model": model, "bits": args.bits, "seed": seed}
+                fits = partial(_fit, dataset, model, args.bits, seed, args.root)
+                pairs.append(finished.once(key, fits))
                 progress.advance(task)
                 progress.console.print(
-                    f"{dataset} {model} seed {seed}: {plain[-1]:.1f} in full precision, "
-                    f"{in_bits[-1]:.1f} in bits"
+                    f"{dataset} {model} seed {seed}: {pairs[-1].plain:.1f} in full precision, "
+                    f"{pairs[-1].in_bits:.1f} in bits"
                 )
             row = {
                 "dataset": dataset,
@@ -61,12 +74,26 @@ def run(args: argparse.Namespace, output: Output) -> None:
                 "activation_bits": args.bits,
                 "seeds": args.seeds,
                 "first_seed": args.first_seed,
-                "fp32_acc": Interval.of(plain).mean,
-                "bits_acc": Interval.of(in_bits).mean,
-                **interval_fields("delta", [b - a for a, b in zip(plain, in_bits, strict=True)]),
-                "activation_bytes_ratio": kept,
+                "fp32_acc": Interval.of(pair.plain for pair in pairs).mean,
+                "bits_acc": Interval.of(pair.in_bits for pair in pairs).mean,
+                **interval_fields("delta", [pair.in_bits - pair.plain for pair in pairs]),
+                "activation_bytes_ratio": pairs[-1].kept,
             }
             output.add(row, key=("dataset", "model", "activation_bits"))
+
+
+def _fit(dataset: str, model: str, bits: int, seed: int, root: str | None) -> Pair:
+    data = GraphDataModule(dataset, root=root)
+    [plain] = compare_by_seed(partial(build, dataset, model, data), [seed]).results
+    compress = CompressActivations(bits)
+    data = GraphDataModule(dataset, root=root)  # packing replaces its features
+    own = partial(build, dataset, model, data, packed=True, callbacks=[compress])
+    [in_bits] = compare_by_seed(own, [seed]).results
+    return Pair(
+        100 * plain.full_precision,
+        100 * in_bits.quantized,
+        compress.kept_bytes / compress.full_bytes,
+    )
 
 
 def table(rows: list[Row]) -> str:
