@@ -28,6 +28,7 @@ from lit_gnncompress.callbacks.finetune import QuantizationFinetuning
 from lit_gnncompress.callbacks.quantize import Quantize
 from lit_gnncompress.callbacks.trainers import callbacks_of
 from lit_gnncompress.compare import SeedResult, compare_by_seed
+from lit_gnncompress.embedding import TTEmbeddingBagCollection
 from lit_gnncompress.embedding.restored import restore_tables
 from lit_gnncompress.embedding.row_table import RowTable
 from lit_gnncompress.plan import BitPlan
@@ -347,15 +348,11 @@ def _graph(datamodule: Any) -> Data | None:
 def _sizes_table(
     target: str, module: LightningModule, data: Data | None, sizes: dict[str, int]
 ) -> Table:
-    before = {"weights": list(module.state_dict().values()), "features": [], "graph": []}
+    plain = {"weights": _bytes_of_weights(module), "features": 0, "graph": 0}
     for value in [] if data is None else data.to_dict().values():
         if isinstance(value, Tensor):
             is_features = value.dim() == 2 and value.is_floating_point()
-            before["features" if is_features else "graph"].append(value)
-    plain = {
-        part: sum(each.numel() * each.element_size() for each in tensors)
-        for part, tensors in before.items()
-    }
+            plain["features" if is_features else "graph"] += value.numel() * value.element_size()
     table = Table(title=f"Written: {target}")
     table.add_column("")
     for name in ("bytes", "fp32", "saving"):
@@ -365,6 +362,22 @@ def _sizes_table(
         saving = f"{full / size:.1f}×" if full and size else ""
         table.add_row(part, f"{size:,}", f"{full:,}" if full else "", saving)
     return table
+
+
+def _bytes_of_weights(module: LightningModule) -> int:
+    """Of a module's state, with whole tables in place of those that were made small."""
+    small = {
+        f"{name}.": each
+        for name, each in module.named_modules()
+        if isinstance(each, (RowTable, TTEmbeddingBagCollection))
+    }
+    others = (v for k, v in module.state_dict().items() if not k.startswith(tuple(small)))
+    whole = sum(value.numel() * value.element_size() for value in others)
+    tables = {name: each for name, each in small.items() if isinstance(each, RowTable)}
+    for name, table in tables.items():
+        if not name.startswith(tuple(other for other in tables if other != name)):
+            whole += 4 * table.num_embeddings * table.embedding_dim
+    return whole
 
 
 def _pack(args: list[str]) -> None:

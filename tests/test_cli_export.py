@@ -197,7 +197,7 @@ def test_what_a_search_has_found(tmp_path, monkeypatch, capsys):
         assert torch.equal(value, found["state_dict"][name])
 
 
-def test_tables_that_were_tensorized(tmp_path, monkeypatch):
+def test_tables_that_were_tensorized(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = configuration()
     config["data"]["init_args"] |= {"features": False}
@@ -208,10 +208,15 @@ def test_tables_that_were_tensorized(tmp_path, monkeypatch):
     Path("run.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "--config", "run.yaml"])
     ckpt = str(next(Path().glob("**/*.ckpt")))
+    capsys.readouterr()
     main(["export", "--ckpt", ckpt])
+    printed = capsys.readouterr().out
     loaded = load_compressed("model.safetensors")
     assert isinstance(loaded.module.embedding, TTEmbedding)
     state = torch.load(ckpt, weights_only=True)["state_dict"]
+    others = sum(v.nbytes for k, v in state.items() if not k.startswith("embedding."))
+    [weights] = [line for line in printed.splitlines() if " weights " in line]
+    assert f"{others + 4 * loaded.data.num_nodes * 16:,}" in weights  # a whole table of 16 columns
     assert loaded.module.state_dict().keys() == state.keys()
     for name, value in loaded.module.state_dict().items():
         assert torch.equal(value, state[name])
