@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Sequence
 from functools import partial
+from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -98,7 +100,7 @@ class PackedTensor(VirtualTensor):
             warnings.warn(
                 f"{name} has no packed form: all {self.size(0):,} × {self.size(1):,} features are "
                 f"dequantized for it. Use x.dequantize() where that is meant.",
-                stacklevel=4,
+                stacklevel=_level_of_caller(),
             )
 
     # --- what layers ask for --------------------------------------------------------------------
@@ -212,5 +214,18 @@ class _Split(NamedTuple):
     parts: list[tuple[Adjacency, Tensor]]
 
 
+def _level_of_caller() -> int:
+    """How far up the stack of this function's caller is what uses torch, PyG and this library."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _package_of(frame) in _INSIDE:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+_INSIDE = ("lit_gnncompress", "torch", "torch_geometric")
 _WARNED: set[str] = set()
 _SPLITS = WeakIdKeyDictionary()

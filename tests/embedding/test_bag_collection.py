@@ -313,3 +313,15 @@ def test_a_table_that_was_replaced_is_told():
     collection.tables["item"] = make_tables()["item"]  # which is in no group
     rows = collection(categories)[:, 1]
     torch.testing.assert_close(rows, collection.tables["item"].full_weight()[[0, 0]])
+
+
+def test_functional_call(tables):
+    collection = TTEmbeddingBagCollection(tables)
+    other = copy.deepcopy(collection)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.normal_()
+    asked = {name: (torch.arange(8), torch.tensor([0, 2, 2, 8])) for name in tables}
+    found = torch.func.functional_call(collection, dict(other.named_parameters()), (asked,))
+    for ours, theirs in zip(found, other(asked), strict=True):
+        assert torch.equal(ours, theirs)

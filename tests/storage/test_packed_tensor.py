@@ -230,8 +230,9 @@ def test_a_property_is_called_by_its_name():
 @pytest.mark.unpacks
 def test_another_operation_dequantizes_and_says_so_once():
     packed = pack(DENSE, 5)
-    with pytest.warns(UserWarning, match=r"cosh has no packed form: all 50 × 20 features"):
+    with pytest.warns(UserWarning, match=r"cosh has no packed form: all 50 × 20 features") as found:
         out = packed.cosh()
+    assert found[0].filename == __file__
     assert torch.equal(out, packed.dequantize().cosh())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
