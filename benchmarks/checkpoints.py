@@ -47,7 +47,7 @@ class PairedCheckpoints:
         seeds: Sequence[int],
         on_fit: Callable[[], None] = lambda: None,
     ) -> None:
-        self._granularity = recipe(dataset, model)[1]
+        self._settings = recipe(dataset, model)[1]
         self._graph = data.data
         self._weights: list[dict[str, Tensor]] = []
         self._full: dict[Split, Tensor] = {}
@@ -122,11 +122,7 @@ class PairedCheckpoints:
         return logits.argmax(dim=1)
 
     def _quantized(self, plan: BitPlan) -> Quantization:
-        quantization = quantize_(
-            self._module,
-            plan,
-            granularity=self._granularity,  # type: ignore[arg-type]
-        )
+        quantization = quantize_(self._module, plan, **self._settings)
         quantization.publish(self._graph.num_nodes, self._graph.deg)
         return quantization
 

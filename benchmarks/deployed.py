@@ -48,9 +48,9 @@ def with_csr(model: str, module: nn.Module, data: Data) -> tuple[nn.Module, Data
 
 def packed(dataset: str, model: str, module: nn.Module, data: Data) -> tuple[nn.Module, Data]:
     """The same in the bits of the recipe: inputs 1 to 3, hidden features 8, attention 8."""
-    plan, granularity = recipe(dataset, model)
+    plan, settings = recipe(dataset, model)
     module = copy.deepcopy(module)
-    quantization = quantize_(module, plan, granularity=granularity)  # type: ignore[arg-type]
+    quantization = quantize_(module, plan, **settings)
     return module, pack_for_inference(quantization, data)
 
 

@@ -70,9 +70,9 @@ def _inference(dataset: str, model: str, module: nn.Module, data: Data) -> Row:
 def _training(dataset: str, model: str, module: nn.Module, data: Data, bits: int) -> Row:
     fp32 = copy.deepcopy(module).train()
     csr, csr_data = deployed.with_csr(model, fp32, data)
-    plan, granularity = recipe(dataset, model)
+    plan, settings = recipe(dataset, model)
     quantized = copy.deepcopy(module)
-    quantization = quantize_(quantized, plan, granularity=granularity)  # type: ignore[arg-type]
+    quantization = quantize_(quantized, plan, **settings)
     _, packed_data = deployed.packed(dataset, model, module, data)
     use_packed_form(quantization)
     publish_graph(quantization, data)

@@ -27,8 +27,8 @@ _MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe(dataset: str, model: str) -> tuple[BitPlan, dict[str, str]]:
-    """The plan of a data set and model, and granularities of ranges other than the default.
+def recipe(dataset: str, model: str) -> tuple[BitPlan, dict[str, Any]]:
+    """The plan of a data set and model, and which values share a range, as ``quantize_`` takes it.
 
     Input features are nearly all of the bytes. Row-normalised binary ones are lossless at 1 bit;
     PubMed's tf-idf features, whose rows differ in scale, take 2 bits with a range per row, and
@@ -36,15 +36,18 @@ def recipe(dataset: str, model: str) -> tuple[BitPlan, dict[str, str]]:
     8 bits, which is close to free; CiteSeer's inputs are so wide that its hidden features must take
     fewer to come near the paper's saving.
     """
+    # Where neighbourhoods are large, coefficients are small beside a lone neighbour's 1.
+    attention_granularity = "bucket" if dataset in ("Cora", "CiteSeer") else "node"
+    rows = {"lin_in" if model == "agnn" else "convs.0": "row"} if dataset == "PubMed" else {}
+    settings = {"granularity": rows, "attention_granularity": attention_granularity}
     first = 1 if dataset in _BINARY else 3 if model == "gat" else 2
     if model == "agnn":
         hidden = 5 if dataset == "CiteSeer" else 8
         plan = BitPlan({"lin_in": first, "*.convs.*": hidden, "lin_out": 8}, attention=8)
-        return plan, {"lin_in": "row"} if dataset == "PubMed" else {}
+        return plan, settings
     hidden = 4 if dataset == "CiteSeer" and model == "gcn" else 8
     attention = 8 if model == "gat" else 32
-    plan = BitPlan({"convs.0": first, "convs.1": hidden}, attention)
-    return plan, {"convs.0": "row"} if dataset == "PubMed" else {}
+    return BitPlan({"convs.0": first, "convs.1": hidden}, attention), settings
 
 
 def build(
@@ -79,7 +82,7 @@ def build(
         weight_decay=5e-4 if citation else 0.0,
         **_MODEL_ARGUMENTS[model],
     )
-    by_hand, granularity = recipe(dataset, model)
+    by_hand, settings = recipe(dataset, model)
     finetuning = QuantizationFinetuning(
         start="best",
         patience=100,
@@ -91,11 +94,9 @@ def build(
     )
     quantize = Quantize(
         by_hand if plan is None else plan,
-        granularity=granularity,  # type: ignore[arg-type]
-        # Where neighbourhoods are large, coefficients are small beside a lone neighbour's 1.
-        attention_granularity="bucket" if dataset in ("Cora", "CiteSeer") else "node",
         packed=packed,
         verbose=False,
+        **settings,
     )
     trainer = quiet_trainer(
         max_epochs=400 if citation else 150, callbacks=[quantize, finetuning, *callbacks]

@@ -65,3 +65,12 @@ def test_weights_are_those_of_the_last_epoch_in_full_precision(checkpoints):
     assert epochs[-1][0]
     assert all(torch.equal(found[name], expected[name]) for name in found)
     assert any(not torch.equal(found[name], best[name]) for name in found)
+
+
+def test_ranges_are_those_of_the_fits(checkpoints):
+    trainer, module, data = recipes.build("digits", "gcn", GraphDataModule("digits"), epochs=1)
+    trainer.callbacks[0].setup(trainer, module, "fit")
+    expected = trainer.callbacks[0].quantization.context.options
+    quantization = checkpoints._quantized(BitPlan(4))
+    assert quantization.context.options == expected
+    quantization.remove()

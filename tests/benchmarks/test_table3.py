@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.recipes import DATASETS, MODELS, recipe
 from benchmarks.table3 import PAPER, table
-from lit_gnncompress import find_sites
+from lit_gnncompress import find_sites, quantize_
 from lit_gnncompress.models import NodeClassifier
 
 ROW = {
@@ -49,10 +49,11 @@ def test_what_is_missing_is_said_to_be():
 @pytest.mark.parametrize("model", MODELS)
 def test_recipes_fit_their_models(dataset, model):
     module = NodeClassifier(model, in_channels=5, num_classes=3, hidden_channels=16)
-    plan, granularity = recipe(dataset, model)
+    plan, settings = recipe(dataset, model)
     table = plan.resolve(find_sites(module))
     bits = [bits for site, (bits,) in table.items() if site.component == "features"]
     assert 32 not in bits
     assert bits[0] == ((3 if model == "gat" else 2) if dataset == "PubMed" else 1)
-    assert set(granularity) <= {"convs.0", "lin_in"}
+    quantize_(module, plan, **settings).remove()
+    assert set(settings["granularity"]) <= {"convs.0", "lin_in"}
     assert (dataset, model) in PAPER
