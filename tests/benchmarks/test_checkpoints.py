@@ -68,7 +68,7 @@ def test_weights_are_those_of_the_last_epoch_in_full_precision(checkpoints):
 
 
 def test_ranges_are_those_of_the_fits(checkpoints):
-    trainer, module, data = recipes.build("digits", "gcn", GraphDataModule("digits"), epochs=1)
+    trainer, module, _ = recipes.build("digits", "gcn", GraphDataModule("digits"), epochs=1)
     trainer.callbacks[0].setup(trainer, module, "fit")
     expected = trainer.callbacks[0].quantization.context.options
     quantization = checkpoints._quantized(BitPlan(4))
