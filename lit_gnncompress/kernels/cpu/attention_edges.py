@@ -18,7 +18,7 @@ _FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
 @intrinsic(prefer_literal=True)
-def drop(typing, scratch, begin, end, perm, sorted_, seed, threshold, kept, heads):
+def drop(typing, scratch, begin, end, perm, in_order, seed, threshold, kept, heads):
     """``scratch[k, h] *= kept``, or zero where the hash of ``attention_aggregate`` drops it.
 
     Args:
@@ -27,7 +27,7 @@ def drop(typing, scratch, begin, end, perm, sorted_, seed, threshold, kept, head
         begin: First edge of the node.
         end: One after its last.
         perm: Place of each edge in the caller's order.
-        sorted_: Whether that order is the same, so that there is no ``perm``.
+        in_order: Whether that order is the same, so that there is no ``perm``.
         seed: Of the hash, int64.
         threshold: Coefficients with a lower hash are dropped, uint32.
         kept: What the others are multiplied by.
@@ -35,14 +35,14 @@ def drop(typing, scratch, begin, end, perm, sorted_, seed, threshold, kept, head
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scratch, begin, end, perm, sorted_, seed, threshold, kept, _ = unpacked(
+        scratch, begin, end, perm, in_order, seed, threshold, kept, _ = unpacked(
             context, builder, signature, args
         )
         size = signature.args[-1].literal_value
         vector, stride = ir.VectorType(_FLOAT, size), _LONG(size)
         factor = splat(builder, kept, vector)
         with cgutils.for_range_slice(builder, begin, end, _LONG(1), _LONG) as (slot, _count):
-            edge = _edge(builder, perm, sorted_, slot)
+            edge = _edge(builder, perm, in_order, slot)
             place = builder.mul(builder.sub(slot, begin), stride)
             value = builder.fmul(load(builder, scratch, place, vector), factor)
             dropped = _are_dropped(builder, edge, size, seed, threshold)
@@ -50,7 +50,7 @@ def drop(typing, scratch, begin, end, perm, sorted_, seed, threshold, kept, head
         return context.get_dummy_value()
 
     return types.void(
-        scratch, begin, end, perm, sorted_, types.int64, types.uint32, types.float32, heads
+        scratch, begin, end, perm, in_order, types.int64, types.uint32, types.float32, heads
     ), generate  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def lower(typing, scratch, gathered, col, begin, end, heads):
 @intrinsic(prefer_literal=True)
 def gradients_of_source(
     typing, scratch, products, col, begin, end, row, own, gathered, slope, totals, scales, shifts,
-    factors, coded, ranges, stride, drops, perm, sorted_, seed, threshold, kept, grad, heads,
+    factors, coded, ranges, stride, drops, perm, in_order, seed, threshold, kept, grad, heads,
 ):  # fmt: skip
     """The gradient of a source's share in scores, and how much each target weighs it.
 
@@ -135,7 +135,7 @@ def gradients_of_source(
         stride: Between those of two targets, 0 if they share one.
         drops: Whether there is dropout, see ``drop`` for what follows.
         perm: See ``drop``.
-        sorted_: See ``drop``.
+        in_order: See ``drop``.
         seed: See ``drop``.
         threshold: See ``drop``.
         kept: See ``drop``.
@@ -146,7 +146,7 @@ def gradients_of_source(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (
             scratch, products, col, begin, end, row, own, gathered, slope, totals, scales, shifts,
-            factors, coded, ranges, stride, drops, perm, sorted_, seed, threshold, kept, grad, _,
+            factors, coded, ranges, stride, drops, perm, in_order, seed, threshold, kept, grad, _,
         ) = unpacked(context, builder, signature, args)  # fmt: skip
         size = signature.args[-1].literal_value
         vector, width = ir.VectorType(_FLOAT, size), _LONG(size)
@@ -177,7 +177,7 @@ def gradients_of_source(
                     by_code = builder.select(alike, builder.fsub(zero, factor), by_code)
                     builder.store(by_code, weight)
             with builder.if_then(drops):
-                edge = _edge(builder, perm, sorted_, slot)
+                edge = _edge(builder, perm, in_order, slot)
                 dropped = _are_dropped(builder, edge, size, seed, threshold)
                 for pointer in (product, weight):
                     value = builder.fmul(builder.load(pointer), kept)
@@ -192,7 +192,7 @@ def gradients_of_source(
 
     return types.void(
         scratch, products, col, begin, end, row, own, gathered, slope, totals, scales, shifts,
-        factors, coded, ranges, stride, drops, perm, sorted_, types.int64, types.uint32,
+        factors, coded, ranges, stride, drops, perm, in_order, types.int64, types.uint32,
         types.float32, grad, heads,
     ), generate  # fmt: skip
 
@@ -203,10 +203,10 @@ def _steepness(builder: Any, score: Any, slope: Any) -> Any:
     return builder.select(below, slope, constant(score.type, 1.0))
 
 
-def _edge(builder: Any, perm: Any, sorted_: Any, slot: Any) -> Any:
+def _edge(builder: Any, perm: Any, in_order: Any, slot: Any) -> Any:
     """The edge's place in the caller's order."""
     edge = cgutils.alloca_once_value(builder, slot)
-    with builder.if_then(builder.not_(sorted_)):
+    with builder.if_then(builder.not_(in_order)):
         builder.store(node(builder, perm, slot), edge)
     return builder.load(edge)
 
