@@ -25,6 +25,7 @@ NAMES = (
     "scale",
     "search",
     "table3",
+    "training",
     "tt_gnn",
     "tt_lookup",
     "tt_recommender",

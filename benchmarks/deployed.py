@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
@@ -15,7 +16,9 @@ from benchmarks.recipes import recipe
 from lit_gnncompress import quantize_
 from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.models.backbones import build_backbone
-from lit_gnncompress.storage.inference import pack_for_inference
+from lit_gnncompress.storage.activations import ActivationCompressor
+from lit_gnncompress.storage.inference import pack_for_inference, publish_graph
+from lit_gnncompress.storage.packed_sites import use_packed_form
 
 MODELS = ("gcn", "sage", "gat")
 _HIDDEN = 64
@@ -54,9 +57,47 @@ def packed(dataset: str, model: str, module: nn.Module, data: Data) -> tuple[nn.
     return module, pack_for_inference(quantization, data)
 
 
+def packed_to_train(
+    dataset: str, model: str, module: nn.Module, data: Data
+) -> tuple[nn.Module, Data]:
+    """As :func:`packed`, for training: inputs packed, hidden features rounded."""
+    plan, settings = recipe(dataset, model)
+    quantized = copy.deepcopy(module)
+    quantization = quantize_(quantized, plan, **settings)
+    _, packed_data = packed(dataset, model, module, data)
+    use_packed_form(quantization)
+    publish_graph(quantization, data)
+    return quantized.train(), packed_data
+
+
 def forward(module: nn.Module, data: Data) -> Tensor:
     """Logits of all nodes."""
     return module(data.x, data.adj_t if "adj_t" in data else data.edge_index)
+
+
+def step(module: nn.Module, data: Data) -> None:
+    """Gradients of all weights, in place of those that there are."""
+    clear(module)
+    _loss(module, data).backward()
+
+
+def compressed_step(compressor: ActivationCompressor, module: nn.Module, data: Data) -> None:
+    """The same with compressed activations."""
+    clear(module)
+    with compressor.forward(weights(module), inputs(data)):
+        loss = _loss(module, data)
+    loss.backward()
+
+
+def clear(module: nn.Module) -> None:
+    """Forgets gradients."""
+    for parameter in module.parameters():
+        parameter.grad = None
+
+
+def _loss(module: nn.Module, data: Data) -> Tensor:
+    logits = forward(module, data)
+    return F.cross_entropy(logits[data.train_mask], data.y[data.train_mask])
 
 
 def inputs(data: Data) -> list[Tensor]:

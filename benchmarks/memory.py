@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.progress import Progress
 from torch import nn
 from torch_geometric.data import Data
@@ -15,11 +16,8 @@ from torch_geometric.data import Data
 from benchmarks import deployed
 from benchmarks.output import Output, Row
 from benchmarks.peak import tensor_peak
-from benchmarks.recipes import DATASETS, recipe
-from lit_gnncompress import quantize_
+from benchmarks.recipes import DATASETS
 from lit_gnncompress.storage.activations import ActivationCompressor
-from lit_gnncompress.storage.inference import publish_graph
-from lit_gnncompress.storage.packed_sites import use_packed_form
 
 ALLOWED = {  # of the fp32 peak, in inference and in a training step
     "Cora": (1 / 10, 1 / 3),
@@ -69,42 +67,19 @@ def _inference(dataset: str, model: str, module: nn.Module, data: Data) -> Row:
 
 def _training(dataset: str, model: str, module: nn.Module, data: Data, bits: int) -> Row:
     fp32 = copy.deepcopy(module).train()
-    csr, csr_data = deployed.with_csr(model, fp32, data)
-    plan, settings = recipe(dataset, model)
-    quantized = copy.deepcopy(module)
-    quantization = quantize_(quantized, plan, **settings)
-    _, packed_data = deployed.packed(dataset, model, module, data)
-    use_packed_form(quantization)
-    publish_graph(quantization, data)
-    compressor = ActivationCompressor(bits)
-
-    def compressed_step(module: nn.Module, data: Data) -> None:
-        kept = (deployed.weights(module), deployed.inputs(data))
-        with compressor.forward(*kept):
-            loss = _loss(module, data)
-        loss.backward()
-
+    own_step = partial(deployed.compressed_step, ActivationCompressor(bits))
+    in_bits = deployed.packed_to_train(dataset, model, module, data)
     peaks = {
-        "peak_fp32": _peak(_step, fp32, data),
-        "peak_fp32_csr": _peak(_step, csr, csr_data),
-        "peak_packed": _peak(compressed_step, quantized.train(), packed_data),
+        "peak_fp32": _peak(deployed.step, fp32, data),
+        "peak_fp32_csr": _peak(deployed.step, *deployed.with_csr(model, fp32, data)),
+        "peak_packed": _peak(own_step, *in_bits),
     }
     return _row(peaks) | {"activation_bits": bits}
 
 
-def _step(module: nn.Module, data: Data) -> None:
-    _loss(module, data).backward()
-
-
-def _loss(module: nn.Module, data: Data) -> torch.Tensor:
-    logits = deployed.forward(module, data)
-    return F.cross_entropy(logits[data.train_mask], data.y[data.train_mask])
-
-
-def _peak(run: Any, module: nn.Module, data: Data) -> int:
+def _peak(run: Callable[..., Any], module: nn.Module, data: Data) -> int:
     def once() -> None:
-        for parameter in module.parameters():
-            parameter.grad = None
+        deployed.clear(module)
         run(module, data)
 
     once()

@@ -56,6 +56,7 @@ JOBS = (
     Job("aggregate", small=("--width", "128"), times=True),
     Job("memory", times=True),
     Job("inference", times=True),
+    Job("training", times=True),
     Job("overhead", small=("--repeats", "3"), times=True),
     Job("tt_lookup", times=True, on_gpu=True),
     Job("ordering", full=("--large",), times=True),
