@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import Progress
@@ -14,8 +15,9 @@ from benchmarks.output import Output, Row
 from benchmarks.recipes import DATASETS, MODELS, recipe
 from lit_gnncompress import BitPlan
 from lit_gnncompress.data import GraphDataModule
+from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.results import Interval
-from lit_gnncompress.search import SearchResult, Space, search
+from lit_gnncompress.search import SearchResult, SiteSize, Space, search
 from lit_gnncompress.search_report import plot_search
 
 SEARCH_SEEDS = 100  # of the first checkpoint that plans are chosen by; far from those of tests
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
         confirmed_by = checkpoints(SEARCH_SEEDS + args.checkpoints, args.checkpoints)
         fresh = checkpoints(SEARCH_SEEDS + 2 * args.checkpoints, args.tested)
         sizes = chosen_by.sizes()
-        space = Space(sizes, bits_of(by_hand), "bucket", SPLITS)
+        space = _space(sizes, by_hand)
         delta_recipe = Interval.of(fresh.test_delta(by_hand))
         task = progress.add_task("searches", total=2 * args.seeds)
         for seed in range(args.seeds):
@@ -106,6 +108,12 @@ def run(args: argparse.Namespace, output: Output) -> None:
             output.add(row, key=("dataset", "model", "measured", "seed"))
 
 
+def _space(sizes: Sequence[SiteSize], by_hand: BitPlan) -> Space:
+    """Bits for each degree bucket of each site; attention, which no saving counts, may stay."""
+    bits = bits_of(by_hand)
+    return Space(sizes, bits, "bucket", SPLITS, attention_bits=(*bits, FULL_PRECISION))
+
+
 def _confirmed(result: SearchResult, others: PairedCheckpoints) -> BitPlan:
     """Of the plans within the bound, the smallest that is so on other checkpoints, too.
 
@@ -128,7 +136,7 @@ def searched_plan(dataset: str, model: str, root: str | None, seed: int = 0) -> 
         PairedCheckpoints(dataset, model, data, range(first, first + 5))
         for first in (SEARCH_SEEDS, SEARCH_SEEDS + 5)
     )
-    space = Space(chosen_by.sizes(), bits_of(by_hand), "bucket", SPLITS)
+    space = _space(chosen_by.sizes(), by_hand)
     found = search(
         space, chosen_by.validation, max_drop=MAX_DROP, trials=60, recipe=by_hand, seed=seed
     )

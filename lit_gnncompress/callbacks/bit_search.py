@@ -70,6 +70,8 @@ class BitSearch(Callback):
         finetune_epochs: Length of a fine-tuning; 0 for none.
         lr_scale: Factor on the learning rates in fine-tuning.
         bits: Bits to choose from.
+        attention_bits: Those of attention, where it is chosen by itself; the same if ``None``. With
+            32 among them it may stay as it is.
         group: What is chosen together, see :class:`~lit_gnncompress.search.Space`: ``"bucket"``,
             ``"site"``, ``"layer"``, ``"component"``, ``"all"``, or ``"auto"``.
         count: What a saving counts: ``"paper"``, codes of features; ``"stored"``, all that must be
@@ -111,6 +113,7 @@ class BitSearch(Callback):
         finetune_epochs: int = 20,
         lr_scale: float = 0.1,
         bits: Sequence[int] = (1, 2, 4, 8),
+        attention_bits: Sequence[int] | None = None,
         group: Group = "auto",
         count: Count = "paper",
         n_measured: int = 8,
@@ -137,6 +140,9 @@ class BitSearch(Callback):
         self.finetune_epochs = finetune_epochs
         self.lr_scale = lr_scale
         self.bits = checked_bits(bits)
+        self.attention_bits = (
+            self.bits if attention_bits is None else checked_bits(attention_bits, "attention_bits")
+        )
         self.group: Group = group
         self.count: Count = count
         self.checkpoints = [str(path) for path in checkpoints]
@@ -314,11 +320,20 @@ class BitSearch(Callback):
         }
         ledgers = {}
         # The paper's count needs no bytes but those of the codes.
-        looked_at = self.bits[-1:] if self.count == "paper" else {*self.bits, FULL_PRECISION}
+        looked_at = {*self.bits, *self.attention_bits, FULL_PRECISION}
+        if self.count == "paper":
+            looked_at = {self.bits[-1]}
         for bits in sorted(looked_at):
             ledgers[bits] = fits.ledger(bits, splits, self._full_precision, self.seed)
         sizes = site_sizes(ledgers, recipe.num_buckets)
-        return Space(sizes, self.bits, self.group, count=self.count, **splits)  # type: ignore
+        return Space(
+            sizes,
+            self.bits,
+            self.group,
+            count=self.count,
+            attention_bits=self.attention_bits,
+            **splits,  # type: ignore[arg-type]
+        )
 
     def _measured(
         self, fits: InnerFits, job: Job | None, tuned: BestWeights
@@ -393,6 +408,7 @@ class BitSearch(Callback):
             "parameters": hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16],
             "monitor": self.monitor,
             "bits": list(self.bits),
+            "attention_bits": list(self.attention_bits),
             "group": self.group,
             "count": self.count,
             "finetune_epochs": self.finetune_epochs,

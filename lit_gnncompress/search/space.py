@@ -72,6 +72,8 @@ class Space:
     Args:
         sites: Sizes of the sites, features and attention. Sites that are missing stay at 32 bits.
         bits: Bits to choose from, 1 to 8, or 32 for untouched.
+        attention_bits: Those of attention where it is chosen by itself, which it is but in the
+            groups ``"layer"`` and ``"all"``; the same as ``bits`` if ``None``.
         group: What is chosen together. ``"bucket"``: nothing, each degree bucket of each site is a
             dimension of the space; ``"site"``: the buckets of a site; ``"layer"``: features and
             attention of a layer; ``"component"``: all features, and all attention; ``"all"``.
@@ -106,10 +108,14 @@ class Space:
         degree_splits: Sequence[int] = (),
         degree_quantiles: Sequence[float] = (),
         count: Count = "paper",
+        attention_bits: Sequence[int] | None = None,
     ) -> None:
         check_choice("group", group, get_args(Group))
         check_choice("count", count, get_args(Count))
         self.bits = checked_bits(bits)
+        self.attention_bits = (
+            self.bits if attention_bits is None else checked_bits(attention_bits, "attention_bits")
+        )
         self.sites = tuple(sites)
         self.count = count
         self._buckets = BitPlan(degree_splits=degree_splits, degree_quantiles=degree_quantiles)
@@ -154,7 +160,9 @@ class Space:
             exact = self.count == "stored" and all(
                 self.sites[place].exact_is_smaller for place, _ in places
             )
-            choices = sorted({*self.bits, *([FULL_PRECISION] if exact else [])})
+            alone = all(self.sites[place].site.component == "attention" for place, _ in places)
+            own = self.attention_bits if alone else self.bits
+            choices = sorted({*own, *([FULL_PRECISION] if exact else [])})
             yield Dimension(name, tuple(places), tuple(choices))
 
     def _fill_tables(self) -> None:
@@ -328,7 +336,7 @@ def _total(tables: Sequence[Mapping[int, float]], point: Sequence[int]) -> float
     return sum(table[bits] for table, bits in zip(tables, point, strict=True))
 
 
-def checked_bits(bits: Sequence[int]) -> tuple[int, ...]:
+def checked_bits(bits: Sequence[int], argument: str = "bits") -> tuple[int, ...]:
     """Bits to choose from, ascending.
 
     Raises:
@@ -336,7 +344,7 @@ def checked_bits(bits: Sequence[int]) -> tuple[int, ...]:
         TypeError: Bits that are not integers.
     """
     if not bits:
-        raise ValueError("bits is empty: list what can be chosen, for instance (1, 2, 4, 8).")
+        raise ValueError(f"{argument} is empty: list what can be chosen, for instance (4, 8).")
     for value in bits:
         BitPlan(features=value)  # checks it
     return tuple(sorted({int(value) for value in bits}))

@@ -13,9 +13,10 @@ def starting_points(
 ) -> Iterator[tuple[Point, str]]:
     """Points and their origins, without repetition, in the order in which to measure them.
 
-    First uniform plans from many bits to few (inputs in their exact form, too, where that is a
-    choice), then the recipe, then a sensitivity scan: of the plan with the highest bits, one site
-    at a time is lowered, the largest first, to the lowest bits; then to the second lowest.
+    First uniform plans from many bits to few (with inputs in their exact form, and with attention
+    untouched, where those are choices), then the recipe, then a sensitivity scan: of the plan with
+    the highest bits, one site at a time is lowered, the largest first, to the lowest bits; then to
+    the second lowest.
 
     Args:
         space: The space.
@@ -58,5 +59,6 @@ def _scan(space: Space) -> Iterator[Point]:
         for site in sites:
             point = list(highest)
             for place in site:
-                point[place] = bits
+                choices = space.dimensions[place].choices
+                point[place] = next((each for each in choices if each >= bits), choices[-1])
             yield tuple(point)

@@ -21,7 +21,9 @@ from torchmetrics import MeanMetric
 
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import BitSearch, QuantizationFinetuning, Quantize
+from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.data.full_graph_loader import FullGraphLoader
+from lit_gnncompress.models import NodeClassifier
 from tests.callbacks.searches import Accurate, accurate, bit_search, run, told
 from tests.callbacks.tiny import make_graph, make_trainer, same, weights_of
 
@@ -68,6 +70,29 @@ def test_all_trials_are_told(searched):
     assert len({trial.plan for trial in search.trials}) == 10
     assert search.result.baseline == pytest.approx(search.full_precision_score)
     assert {trial.plan.degree_splits for trial in search.trials} == {(5,)}
+
+
+def test_attention_may_stay_as_it_is(tmp_path):
+    data = GraphDataModule("digits")
+    module = NodeClassifier(
+        "gat",
+        in_channels=data.num_features,
+        num_classes=data.num_classes,
+        hidden_channels=8,
+        heads=2,
+    )
+    search = BitSearch(
+        "val_acc", "max", trials=3, max_drop=1.0, finetune_epochs=0, bits=(4, 8),
+        attention_bits=(8, 32), dirpath=str(tmp_path), verbose=False,
+    )  # fmt: skip
+    make_trainer(Quantize(BitPlan(), verbose=False), search, max_epochs=1).fit(module, data)
+    spent = {tuple(trial.plan.attention.values()) for trial in search.trials}
+    assert {(8, 8), (32, 32)} <= spent
+    space = search.result.space
+    by_site = {
+        s.site.component: d.choices for s, d in zip(space.sites, space.dimensions, strict=True)
+    }
+    assert by_site == {"features": (4, 8), "attention": (8, 32)}
 
 
 def test_the_files(searched):
@@ -486,6 +511,7 @@ def test_an_error_leaves_the_module_in_full_precision(tmp_path, monkeypatch):
         ({"finetune_epochs": -1}, "finetune_epochs=-1"),
         ({"lr_scale": 0}, "lr_scale=0"),
         ({"bits": (0, 4)}, "0"),
+        ({"attention_bits": ()}, "attention_bits is empty"),
         ({"group": "node"}, "group='node'"),
         ({"count": "real"}, "count='real'"),
         ({"checkpoints": "a.ckpt"}, "list of files"),

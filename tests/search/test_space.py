@@ -4,6 +4,7 @@ import pytest
 
 from lit_gnncompress import BitPlan, Site
 from lit_gnncompress.search import SiteSize, Space
+from lit_gnncompress.search.starting_points import starting_points
 from tests.search import problems
 
 A, B = Site("a", "features"), Site("b", "features")
@@ -78,6 +79,19 @@ def test_an_exact_form_is_a_choice_where_it_is_smaller():
     assert paper.dimensions[0].choices == (1, 2, 4, 8)
 
 
+def test_attention_has_bits_of_its_own():
+    space = two(group="site", attention_bits=(8, 32))
+    assert [d.choices for d in space.dimensions] == [(1, 2, 4, 8), (1, 2, 4, 8), (8, 32)]
+    assert space.plan((1, 2, 32)).attention == {"b": 32}
+    assert space.point(BitPlan(2, 2)) == (2, 2, 8)
+    found = [point for point, _ in starting_points(space, BitPlan(4, 32), 20)]
+    for point in found:
+        space.check(point)
+    assert {(8, 8, 8), (8, 8, 32), (4, 4, 32)} <= set(found)
+    together = two(group="layer", attention_bits=(8, 32))
+    assert [d.choices for d in together.dimensions] == [(1, 2, 4, 8)] * 2
+
+
 def test_bits_between_the_choices_are_rounded_up():
     space = two(group="site")
     assert space.point(BitPlan({"a": 3, "b": 5})) == (4, 8, 8)
@@ -105,6 +119,7 @@ def test_features_of_the_cost_model():
     [
         ({"bits": ()}, "bits is empty"),
         ({"bits": (1, 9)}, "9"),
+        ({"attention_bits": ()}, "attention_bits is empty"),
         ({"group": "layers"}, "Did you mean 'layer'"),
         ({"count": "papers"}, "Did you mean 'paper'"),
         ({"degree_splits": [2, 4]}, "a: 2 buckets, but the space has 3"),
