@@ -13,10 +13,10 @@ def starting_points(
 ) -> Iterator[tuple[Point, str]]:
     """Points and their origins, without repetition, in the order in which to measure them.
 
-    First uniform plans from many bits to few (with inputs in their exact form, and with attention
-    untouched, where those are choices), then the recipe, then a sensitivity scan: of the plan with
-    the highest bits, one site at a time is lowered, the largest first, to the lowest bits; then to
-    the second lowest.
+    First uniform plans from many bits to few, and the recipe, both also with inputs in their exact
+    form and with attention untouched where those are choices; then a sensitivity scan: of the plan
+    with the highest bits, one site at a time is lowered, the largest first, to the lowest bits;
+    then to the second lowest.
 
     Args:
         space: The space.
@@ -39,13 +39,18 @@ def _with_repetition(space: Space, recipe: BitPlan | None) -> Iterator[tuple[Poi
     for bits in reversed(space.bits):
         yield space.uniform(bits), "uniform"
     for bits in reversed(space.bits):
-        exact = [
-            FULL_PRECISION if FULL_PRECISION in dimension.choices else of_uniform
-            for dimension, of_uniform in zip(space.dimensions, space.uniform(bits), strict=True)
-        ]
-        yield tuple(exact), "uniform"
+        yield _untouched(space, space.uniform(bits)), "uniform"
     if recipe is not None:
         yield space.point(recipe), "recipe"
+        yield _untouched(space, space.point(recipe)), "recipe"
+
+
+def _untouched(space: Space, point: Point) -> Point:
+    """The point with 32 bits wherever they are a choice."""
+    return tuple(
+        FULL_PRECISION if FULL_PRECISION in dimension.choices else bits
+        for dimension, bits in zip(space.dimensions, point, strict=True)
+    )
 
 
 def _scan(space: Space) -> Iterator[Point]:

@@ -84,10 +84,10 @@ def test_attention_has_bits_of_its_own():
     assert [d.choices for d in space.dimensions] == [(1, 2, 4, 8), (1, 2, 4, 8), (8, 32)]
     assert space.plan((1, 2, 32)).attention == {"b": 32}
     assert space.point(BitPlan(2, 2)) == (2, 2, 8)
-    found = [point for point, _ in starting_points(space, BitPlan(4, 32), 20)]
+    found = [point for point, _ in starting_points(space, BitPlan({"a": 1, "b": 8}, 8), 20)]
     for point in found:
         space.check(point)
-    assert {(8, 8, 8), (8, 8, 32), (4, 4, 32)} <= set(found)
+    assert {(8, 8, 8), (8, 8, 32), (1, 8, 8), (1, 8, 32)} <= set(found)
     together = two(group="layer", attention_bits=(8, 32))
     assert [d.choices for d in together.dimensions] == [(1, 2, 4, 8)] * 2
 
