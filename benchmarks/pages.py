@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.__main__ import NAMES
@@ -172,12 +173,13 @@ def _combined() -> str:
 
 
 def _dlrm() -> str:
+    order = itemgetter("preset", "optimizer", "rank", "tables_tt")
     lines = [
         f"| {row['preset'].capitalize()}{_share(row['fraction'])} | {row['tables_tt']} "
         f"| {row['rank']} | {row['optimizer']} | {row['model_reduction']:.0f}× "
         f"| {row['step_ratio']:.2f} ({' to '.join(f'{r:.2f}' for r in row['step_ratio_spread'])}) "
         f"| {row['peak_memory_ratio']:.3f} |"
-        for row in _rows("dlrm")
+        for row in sorted(_rows("dlrm"), key=order)
         if row["tables_tt"]
     ]
     return _table(
