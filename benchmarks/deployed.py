@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from benchmarks.graphs import torch_csr
+from benchmarks.output import Output, Row
 from benchmarks.recipes import recipe
+from benchmarks.timing import threads
 from lit_gnncompress import quantize_
 from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.models.backbones import build_backbone
@@ -22,6 +27,24 @@ from lit_gnncompress.storage.packed_sites import use_packed_form
 
 MODELS = ("gcn", "sage", "gat")
 _HIDDEN = 64
+
+
+def measure_all(
+    args: argparse.Namespace,
+    output: Output,
+    measure: Callable[[str, str, nn.Module, Data], Row],
+) -> None:
+    """A row for each data set, model and number of threads, torch's and numba's in one process."""
+    jobs = [(d, m, t) for d in args.dataset for m in args.model for t in args.threads]
+    with Progress(console=output.console) as progress:
+        task = progress.add_task("networks × threads", total=len(jobs))
+        for dataset, model, count in jobs:
+            data = load(dataset, args.root)
+            with threads(count):
+                row = measure(dataset, model, build(model, data).eval(), data)
+            row = {"dataset": dataset, "model": model, "threads": count, **row}
+            output.add(row, key=("dataset", "model", "threads"))
+            progress.advance(task)
 
 
 def load(dataset: str, root: str | None) -> Data:

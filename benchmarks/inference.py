@@ -9,14 +9,13 @@ import argparse
 from functools import partial
 
 import torch
-from rich.progress import Progress
 from torch.nn import Module
 from torch_geometric.data import Data
 
 from benchmarks import deployed
 from benchmarks.output import Output, Row
 from benchmarks.recipes import DATASETS
-from benchmarks.timing import median_seconds, threads
+from benchmarks.timing import median_seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,16 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> None:
     """Times the same network in its forms, torch's and numba's threads in one process."""
-    jobs = [(d, m, t) for d in args.dataset for m in args.model for t in args.threads]
-    with Progress(console=output.console) as progress:
-        task = progress.add_task("networks × threads", total=len(jobs))
-        for dataset, model, count in jobs:
-            data = deployed.load(dataset, args.root)
-            with threads(count):
-                row = _row(dataset, model, deployed.build(model, data).eval(), data)
-            row = {"dataset": dataset, "model": model, "threads": count, **row}
-            output.add(row, key=("dataset", "model", "threads"))
-            progress.advance(task)
+    deployed.measure_all(args, output, _row)
 
 
 def _row(dataset: str, model: str, module: Module, data: Data) -> Row:

@@ -7,14 +7,13 @@ import copy
 from collections.abc import Callable
 from functools import partial
 
-from rich.progress import Progress
 from torch.nn import Module
 from torch_geometric.data import Data
 
 from benchmarks import deployed
 from benchmarks.output import Output, Row
 from benchmarks.recipes import DATASETS
-from benchmarks.timing import median_seconds, threads
+from benchmarks.timing import median_seconds
 from lit_gnncompress.storage.activations import ActivationCompressor
 
 _KINDS = ("pyg", "packed", "compressed")
@@ -33,17 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> None:
     """Times forward and backward pass of the same network in its forms, without the optimizer."""
-    jobs = [(d, m, t) for d in args.dataset for m in args.model for t in args.threads]
-    with Progress(console=output.console) as progress:
-        task = progress.add_task("networks × threads", total=len(jobs))
-        for dataset, model, count in jobs:
-            data = deployed.load(dataset, args.root)
-            module = deployed.build(model, data).eval()
-            with threads(count):
-                row = _row(dataset, model, module, data, args.activation_bits)
-            row = {"dataset": dataset, "model": model, "threads": count, **row}
-            output.add(row, key=("dataset", "model", "threads"))
-            progress.advance(task)
+    deployed.measure_all(args, output, partial(_row, bits=args.activation_bits))
 
 
 def _row(dataset: str, model: str, module: Module, data: Data, bits: int) -> Row:

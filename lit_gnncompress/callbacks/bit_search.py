@@ -140,9 +140,8 @@ class BitSearch(Callback):
         self.finetune_epochs = finetune_epochs
         self.lr_scale = lr_scale
         self.bits = checked_bits(bits)
-        self.attention_bits = (
-            self.bits if attention_bits is None else checked_bits(attention_bits, "attention_bits")
-        )
+        own = self.bits if attention_bits is None else attention_bits
+        self.attention_bits = checked_bits(own, "attention_bits")
         self.group: Group = group
         self.count: Count = count
         self.checkpoints = [str(path) for path in checkpoints]

@@ -113,9 +113,8 @@ class Space:
         check_choice("group", group, get_args(Group))
         check_choice("count", count, get_args(Count))
         self.bits = checked_bits(bits)
-        self.attention_bits = (
-            self.bits if attention_bits is None else checked_bits(attention_bits, "attention_bits")
-        )
+        own = self.bits if attention_bits is None else attention_bits
+        self.attention_bits = checked_bits(own, "attention_bits")
         self.sites = tuple(sites)
         self.count = count
         self._buckets = BitPlan(degree_splits=degree_splits, degree_quantiles=degree_quantiles)

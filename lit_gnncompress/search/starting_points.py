@@ -61,9 +61,9 @@ def _scan(space: Space) -> Iterator[Point]:
     sites = sorted(space.by_site, key=lambda site: -sum(elements[place] for place in site))
     highest = space.uniform(space.bits[-1])
     for bits in space.bits[:-1]:
+        lowest = space.uniform(bits)
         for site in sites:
             point = list(highest)
             for place in site:
-                choices = space.dimensions[place].choices
-                point[place] = next((each for each in choices if each >= bits), choices[-1])
+                point[place] = lowest[place]
             yield tuple(point)
