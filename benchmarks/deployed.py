@@ -25,7 +25,7 @@ from lit_gnncompress.storage.activations import ActivationCompressor
 from lit_gnncompress.storage.inference import pack_for_inference, publish_graph
 from lit_gnncompress.storage.packed_sites import use_packed_form
 
-MODELS = ("gcn", "sage", "gat")
+MODELS = ("gcn", "sage", "gin", "gat")
 _HIDDEN = 64
 
 

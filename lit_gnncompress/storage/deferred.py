@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_gnncompress.kernels import Adjacency, aggregate
 from lit_gnncompress.storage.edges import edges_into
 from lit_gnncompress.storage.node_rows import Again, again_of, node_rows, plain
+from lit_gnncompress.storage.scaled import Scaled, add_scaled
 from lit_gnncompress.storage.tensor_types import VirtualTensor, getter, handles
 
 Step = tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]
@@ -269,7 +270,11 @@ def _divide(rows: Any, divisor: Any) -> Any:
 @handles(Deferred, Tensor.add, torch.add, Tensor.__add__, Tensor.__radd__)
 def _add(a: Any, b: Any, *, alpha: float = 1) -> Any:
     rows, other = (a, b) if isinstance(a, Deferred) else (b, a)
-    if rows.again is None or alpha != 1 or not _waits(rows, other):
+    if alpha != 1:
+        return NotImplemented
+    if isinstance(other, Scaled) and other.shape == rows.shape and _waits(rows):
+        return rows.then(add_scaled, other)  # for the linear layer that comes next, GIN's
+    if rows.again is None or not _waits(rows, other):
         return NotImplemented
     return rows.then(torch.add, other)
 
@@ -334,15 +339,23 @@ def _linear(rows: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     # A linear layer and a weighted sum may change places; the narrower features travel.
     if not isinstance(rows, Aggregated) or rows.dim() != 2 or rows._result is not None:
         return NotImplemented
-    scalings = all(f is torch.div and not _by_column(o[0], rows) for f, o, _ in rows.steps)
+    linear = all(
+        f is add_scaled or (f is torch.div and not _by_column(o[0], rows)) for f, o, _ in rows.steps
+    )
     by_head = rows.weight is not None and rows.weight.dim() > 1
-    if rows.reduce == "max" or not scalings or by_head or weight.size(0) >= weight.size(1):
+    if rows.reduce == "max" or not linear or by_head or weight.size(0) >= weight.size(1):
         return NotImplemented
     narrow = F.linear(rows.source, weight)
     out: Deferred = Aggregated(
         plain(narrow), rows.adjacency, rows.weight, rows.reduce, again_of(narrow)
     )
     for function, others, options in rows.steps:
+        if function is add_scaled:
+            [scaled] = others
+            same = scaled.source is rows.source
+            own = plain(narrow if same else F.linear(scaled.source, weight))
+            out = out.then(torch.add, scaled.factor * own)
+            continue
         columns = [o.narrow(1, 0, 1) if isinstance(o, Tensor) else o for o in others]
         out = out.then(function, *columns, **options)
     if bias is not None:

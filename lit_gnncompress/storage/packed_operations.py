@@ -15,6 +15,7 @@ from torch._dynamo import config as dynamo
 from lit_gnncompress.storage.messages import EdgeRows, sparse_product
 from lit_gnncompress.storage.node_rows import NodeRows, node_rows
 from lit_gnncompress.storage.packed_tensor import PackedTensor
+from lit_gnncompress.storage.scaled import Scaled, is_factor
 from lit_gnncompress.storage.tensor_types import VirtualTensor, getter, handles
 
 # A trace would take what becomes of node features for ordinary tensors. With a break of the graph
@@ -46,6 +47,12 @@ def _matmul(a: Any, b: Any) -> Any:
 
 
 PackedTensor.handlers[torch.sparse.mm] = sparse_product
+
+
+@handles(PackedTensor, Tensor.mul, torch.mul, Tensor.__mul__, Tensor.__rmul__)
+def _multiply(a: Any, b: Any) -> Any:
+    x, factor = (a, b) if isinstance(a, PackedTensor) else (b, a)
+    return Scaled(x, factor) if is_factor(factor) else NotImplemented
 
 
 @handles(PackedTensor, Tensor.index_select)

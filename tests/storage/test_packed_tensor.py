@@ -108,7 +108,7 @@ def test_sparse_products(packed, reduce):
     torch.testing.assert_close(spmm(matrix, packed, reduce) + 0, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [GCN, GraphSAGE, GAT, AGNN])
+@pytest.mark.parametrize("model", [GCN, GraphSAGE, GAT, GIN, AGNN])
 def test_unchanged_models_run(packed, model):
     options = {"heads": 2} if model is GAT else {}
     module = model(WIDTH, 8, 2, out_channels=3, **options).eval()
@@ -116,7 +116,9 @@ def test_unchanged_models_run(packed, model):
     torch.testing.assert_close(module(packed, EDGE_INDEX) + 0, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("model", "grad"), [(GCN, True), (GraphSAGE, False), (GAT, False)])
+@pytest.mark.parametrize(
+    ("model", "grad"), [(GCN, True), (GraphSAGE, False), (GAT, False), (GIN, True)]
+)
 def test_compiled_models_run(model, grad):
     module = model(WIDTH, 3, 1)
     compiled = torch.compile(module, backend="eager")
@@ -128,15 +130,9 @@ def test_compiled_models_run(model, grad):
             assert found.requires_grad == grad
 
 
-@pytest.mark.unpacks
-def test_gin_scales_its_input_and_so_dequantizes_it(packed):
-    module = GIN(WIDTH, 8, 2, out_channels=3).eval()
-    expected = module(packed.dequantize(), EDGE_INDEX)
-    torch.testing.assert_close(module(packed, EDGE_INDEX) + 0, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_training_gives_the_same_gradients(packed):
-    module = GraphSAGE(WIDTH, 8, 2, out_channels=3)
+@pytest.mark.parametrize("model", [GraphSAGE, GIN])
+def test_training_gives_the_same_gradients(packed, model):
+    module = model(WIDTH, 8, 2, out_channels=3, **({"train_eps": True} if model is GIN else {}))
     grads = []
     for x in (packed.dequantize(), packed):
         module.zero_grad()
