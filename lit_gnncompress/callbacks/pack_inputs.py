@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric.data import Data
 
 from lit_gnncompress.callbacks.batches import BatchDegrees, graphs_in
 from lit_gnncompress.quantization.quantize import Quantization
-from lit_gnncompress.storage.packed_sites import packed_input
+from lit_gnncompress.storage.packed_sites import is_packable, packed_input
 
 
 class _Replaced(NamedTuple):
@@ -98,20 +99,22 @@ def _replace(
     degrees: BatchDegrees,
     replaced: ReplacedInputs,
 ) -> None:
+    if not is_packable(quantization, x):
+        return
     source = whole[name] if whole is not None and name in whole else None
-    sampled = type(source) is Tensor and source.shape[1:] == x.shape[1:] and len(source) > len(x)
+    nodes = store.get("n_id")
+    if type(source) is not Tensor or not _holds(source, x, nodes):
+        source = None
     by_degree = quantization.context.by_degree
-    if sampled:
+    if source is not None and len(source) > len(x):  # a sample
         assert whole is not None
-        assert source is not None
         counted = degrees.counted(whole) if by_degree else None
         packed = packed_input(quantization, x, source, counted)
         if packed is not None:
             # what a loader samples from now on
             replaced.replace(whole, name, source, packed)
         return
-    is_whole = whole is not None and isinstance(source, Tensor) and source.shape == x.shape
-    if not is_whole and not recurs:
+    if source is None and not recurs:
         return  # a batch that is made anew each time would be packed in vain
     packed = packed_input(quantization, x)
     if packed is None:
@@ -120,9 +123,25 @@ def _replace(
         replaced.replace(store, name, x, packed)
     else:
         store[name] = packed  # a copy of the graph, made for this step
-    if is_whole and whole[name] is source:  # type: ignore[index]
-        assert source is not None
+    if source is not None and whole[name] is source:  # type: ignore[index]
         replaced.replace(whole, name, source, packed.to(source.device))
 
 
+def _holds(source: Tensor, x: Tensor, nodes: Tensor | None) -> bool:
+    """Whether ``x`` is ``source``, or rows of it: a loader may change what it hands out."""
+    if source.shape[1:] != x.shape[1:] or len(source) < len(x):
+        return False
+    if source is x:
+        return True
+    if nodes is None and len(source) > len(x):
+        return True  # nothing tells which rows
+    for start in range(0, len(x), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        own = source[rows] if nodes is None else source[nodes[rows].to(source.device)]
+        if not torch.equal(own.to(x.device, x.dtype), x[rows]):
+            return False
+    return True
+
+
+_BLOCK = 4096
 _TRAINED_ON = WeakIdKeyDictionary()  # graphs of past batches

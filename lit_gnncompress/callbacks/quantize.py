@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_gnncompress.callbacks.batches import BatchDegrees
 from lit_gnncompress.callbacks.pack_inputs import ReplacedInputs, pack_inputs
 from lit_gnncompress.callbacks.trainers import callbacks_of, check_strategy
+from lit_gnncompress.callbacks.whole_graph import whole_graph
 from lit_gnncompress.plan import BitPlan
 from lit_gnncompress.quantization.attention import AttentionGranularity
 from lit_gnncompress.quantization.calibration import from_plain, to_plain
@@ -49,8 +50,9 @@ class Quantize(Callback):
     at the end of each training and test epoch.
 
     For a plan by degree, the degrees of a full graph are counted in its edges. A sampled batch
-    needs them from its node attribute ``degree_attr``, or from the datamodule's graph (``data``)
-    by the ``n_id`` of its nodes; else they are counted in the batch, with a warning.
+    needs them from its node attribute ``degree_attr``, or by the ``n_id`` of its nodes from the
+    graph of the datamodule (``data``) or of the loader; else they are counted in the batch, with
+    a warning.
 
     Args:
         plan: Bits by layer, component and degree. Names are those of the LightningModule's
@@ -68,9 +70,10 @@ class Quantize(Callback):
         renormalize: Whether a node's attention sums to 1 again after rematching.
         degree_attr: Node attribute with the degree in the whole graph, int of shape ``(N,)``.
         packed: Whether bits are kept as bits. Input features that one layer reads are replaced
-            by a :class:`~lit_gnncompress.storage.PackedTensor` in the datamodule's ``data`` after
-            the first training step, and in a batch that comes a second time; layers send no
-            messages of E × F; and test and prediction keep hidden features packed, with ranges
+            by a :class:`~lit_gnncompress.storage.PackedTensor` after the first training step: in
+            the datamodule's ``data``, in the graph that a loader of PyG samples from or that is the
+            only one of a dataset, and in a batch that comes a second time. Layers send no
+            messages of E × F, and test and prediction keep hidden features packed, with ranges
             that hold those of all batches of the latest validation (the first batch finds them
             where there was none). What else reads the inputs gets what their codes stand for, a
             later fit included; :meth:`remove` puts those back that somebody else still holds.
@@ -190,7 +193,6 @@ class Quantize(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Puts the plan to work, once per module."""
         self._check(trainer)
-        self._degrees.whole_graph = getattr(getattr(trainer, "datamodule", None), "data", None)
         if self._quantization is not None and self._quantization.is_of(pl_module):
             return
         if is_overridden("configure_model", pl_module):
@@ -230,9 +232,10 @@ class Quantize(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Tells the layers about the batch's graph."""
-        self._begin_step(batch)
+        self._begin_step(trainer, batch)
 
-    def _begin_step(self, batch: Any) -> None:
+    def _begin_step(self, trainer: Trainer, batch: Any) -> None:
+        self._degrees.whole_graph = whole_graph(trainer)
         self._degrees.publish(self.quantization.context, batch)
         self.quantization.context.begin_step()
 
@@ -262,7 +265,7 @@ class Quantize(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Tells the layers about the batch's graph."""
-        self._begin_step(batch)
+        self._begin_step(trainer, batch)
 
     on_test_batch_start = on_validation_batch_start
     on_predict_batch_start = on_validation_batch_start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ from lit_gnncompress.storage.node_rows import NodeRows, node_rows
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 from lit_gnncompress.storage.scaled import Scaled, is_factor
 from lit_gnncompress.storage.tensor_types import VirtualTensor, getter, handles
+
+_MOST_BLOCKS = 256  # that a row's bucket, uint8, can tell apart
 
 # A trace would take what becomes of node features for ordinary tensors. With a break of the graph
 # where they are, they are what they are without a compiler.
@@ -96,6 +98,26 @@ def _getitem(x: Any, key: Any) -> Any:
     elif key.numel() and int(key.min()) < 0:
         key = torch.where(key < 0, key + x.size(0), key)
     return x.take(key)
+
+
+@handles(PackedTensor, torch.cat, torch.concat, torch.concatenate)
+def _cat(tensors: Sequence[Any], dim: int = 0, *, out: Tensor | None = None) -> Any:
+    # PyG's DataLoader makes batches so, of a single graph, too.
+    if dim not in (0, -2) or not all(isinstance(x, PackedTensor) for x in tensors):
+        return NotImplemented
+    if out is not None:
+        return torch.cat([x.dequantize() for x in tensors], out=out)
+    if len(tensors) == 1:
+        return tensors[0]
+    blocks = [block for x in tensors for block in x.blocks]
+    if len(blocks) > _MOST_BLOCKS:
+        return NotImplemented
+    first, buckets = 0, []
+    for x in tensors:
+        own = x.bucket if x.bucket is not None else x.new_zeros(x.size(0), dtype=torch.uint8)
+        buckets.append(own + first)
+        first += len(x.blocks)
+    return PackedTensor(blocks, torch.cat(buckets))
 
 
 def _is_all(key: Any) -> bool:

@@ -238,6 +238,26 @@ def use_packed_form(quantization: Quantization, packed: bool = True) -> None:
     (fuse_attention if packed else unfuse_attention)(quantization.module)
 
 
+def is_packable(quantization: Quantization, x: Tensor) -> bool:
+    """Whether sites read ``x`` in the latest forward pass, all with the same bits."""
+    return _reader_of(quantization, x) is not None
+
+
+def _reader_of(
+    quantization: Quantization, x: Tensor
+) -> tuple[FeatureSite, DegreeBuckets | None] | None:
+    readers = [
+        (site, seen.buckets)
+        for site in quantization.sites
+        for seen in site.seen
+        if isinstance(site, FeatureSite) and seen.source is not None and seen.source() is x
+    ]
+    if len({(site.bits, site.quantizer) for site, _ in readers}) != 1:
+        return None
+    site, buckets = readers[0]
+    return None if set(site.bits) == {FULL_PRECISION} else (site, buckets)
+
+
 def packed_input(
     quantization: Quantization,
     x: Tensor,
@@ -252,18 +272,11 @@ def packed_input(
         whole: Features of all nodes, where ``x`` is a sample of them.
         degrees: Degree of each row of ``whole``, for a plan with degree buckets.
     """
-    readers = [
-        (site, seen)
-        for site in quantization.sites
-        for seen in site.seen
-        if isinstance(site, FeatureSite) and seen.source is not None and seen.source() is x
-    ]
-    if len({(site.bits, site.quantizer) for site, _ in readers}) != 1:
+    reader = _reader_of(quantization, x)
+    if reader is None:
         return None
-    site, seen = readers[0]
-    if set(site.bits) == {FULL_PRECISION}:
-        return None
-    features, buckets = x, seen.buckets
+    site, buckets = reader
+    features = x
     if whole is not None:
         features, splits = whole, quantization.context.splits
         buckets = None if degrees is None else DegreeBuckets.from_degrees(degrees, splits)

@@ -6,7 +6,11 @@ import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torch_geometric.data import InMemoryDataset
+from torch_geometric.loader import DataLoader as GraphLoader
+from torch_geometric.loader import RandomNodeLoader
 from torch_geometric.nn import SAGEConv
+from torch_geometric.utils import degree
 
 from lit_gnncompress import BitPlan
 from lit_gnncompress.callbacks import QuantizationFinetuning, Quantize
@@ -126,22 +130,87 @@ def test_ranges_of_the_best_weights_are_kept_and_travel_in_checkpoints(tmp_path)
     assert again.calibration["model.convs.1"] == quantize.calibration["model.convs.1"]
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_batches_are_packed_when_they_come_again(fresh, monkeypatch):
+def changed(graph):
+    graph = copy.copy(graph)
+    graph.x = graph.x + 0.1 * torch.randn_like(graph.x)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("collate", "count"), [(lambda graph: graph, 1), (copy.copy, 1), (changed, 0)]
+)
+def test_batches_are_packed_if_they_hold_the_same_features(collate, count, monkeypatch):
     packs = []
 
-    def count(*args):
+    def pack(*args):
         packs.append(1)
         return packed_input(*args)
 
-    monkeypatch.setattr("lit_gnncompress.callbacks.pack_inputs.packed_input", count)
+    monkeypatch.setattr("lit_gnncompress.callbacks.pack_inputs.packed_input", pack)
     data = digits()
     module, graph = module_for(data, "gcn"), data.data
-    loader = DataLoader([graph], collate_fn=lambda g: copy.copy(g[0]) if fresh else g[0])
+    loader = DataLoader([graph], collate_fn=lambda graphs: collate(graphs[0]))
     run = make_trainer(Quantize(PLANS["gcn"], packed=True, verbose=False), max_epochs=4)
     run.fit(module, train_dataloaders=loader)
-    assert len(packs) == (0 if fresh else 1)
-    assert isinstance(graph.x, PackedTensor) != fresh
+    assert len(packs) == count
+    assert isinstance(graph.x, PackedTensor) == bool(count)
+
+
+class Same(InMemoryDataset):
+    def __init__(self, graph):
+        super().__init__()
+        self.data, self.slices = graph, None
+
+
+LOADERS = {
+    "graphs": lambda graph: GraphLoader([graph]),
+    "a dataset": lambda graph: GraphLoader(Same(graph)),
+    "a list of loaders": lambda graph: [GraphLoader([graph]), GraphLoader([graph])],
+    "samples": lambda graph: RandomNodeLoader(graph, num_parts=3),
+}
+
+
+class Mean(Tiny):
+    """Takes a batch of each loader."""
+
+    def training_step(self, batch, batch_idx):
+        batches = batch if isinstance(batch, list) else [batch]
+        return sum(super(Mean, self).training_step(each, batch_idx) for each in batches)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("by_degree", [False, True])
+def test_graphs_behind_loaders_are_packed(name, by_degree):
+    graph = make_graph()
+    own_x = graph.x
+    seen = []
+
+    class See(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append(type((batch[0] if isinstance(batch, list) else batch).x))
+
+    plan = BitPlan([4, 8], degree_splits=[10]) if by_degree else BitPlan(4)
+    if by_degree and name == "samples":
+        graph.deg = degree(graph.edge_index[1], graph.num_nodes).long()
+    torch.manual_seed(0)
+    run = make_trainer(Quantize(plan, packed=True, verbose=False), See(), max_epochs=3)
+    run.fit(Mean(), train_dataloaders=LOADERS[name](graph))
+    assert isinstance(graph.x, PackedTensor)
+    assert graph.x.packed_bytes < 4 * own_x.numel()
+    assert seen[0] is torch.Tensor
+    if name != "samples":  # whose rows are dequantized as they are drawn
+        assert set(seen[1:]) == {PackedTensor}
+
+
+def test_a_graph_in_a_batch_trains_as_it_does_alone():
+    weights = []
+    for make in (lambda g: DataLoader([g], collate_fn=lambda g: g[0]), lambda g: GraphLoader([g])):
+        module = make_module()
+        run = make_trainer(Quantize(BitPlan(4), packed=True, verbose=False), max_epochs=4)
+        run.fit(module, train_dataloaders=make(make_graph()))
+        weights.append(list(module.parameters()))
+    for ours, expected in zip(*weights, strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_inputs_that_two_plans_read_stay():

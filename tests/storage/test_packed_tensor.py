@@ -159,6 +159,27 @@ def test_rows_are_chosen_without_unpacking(packed, rows):
     assert torch.equal(chosen.dequantize(), packed.dequantize()[rows])
 
 
+def test_parts_are_joined_without_unpacking(packed):
+    assert torch.cat([packed]) is packed
+    other = pack(torch.rand(7, WIDTH), 2)
+    for parts in ([packed, other], (other, packed, other)):
+        joined = torch.cat(parts, dim=0)
+        assert isinstance(joined, PackedTensor)
+        assert torch.equal(joined.dequantize(), torch.cat([part.dequantize() for part in parts]))
+        assert torch.equal(joined[-9:].dequantize(), joined.dequantize()[-9:])
+    out = torch.empty(NODES + 7, WIDTH)
+    torch.cat([packed, other], out=out)
+    assert torch.equal(out[:NODES], packed.dequantize())
+
+
+@pytest.mark.unpacks
+def test_what_cannot_be_joined_packed_is_dequantized(packed):
+    for parts, dim in (([packed, packed], 1), ([packed, DENSE], 0), ([packed] * 300, 0)):
+        expected = torch.cat([rows(part) for part in parts], dim)
+        found = torch.cat(parts, dim)
+        assert torch.equal(rows(found), expected)
+
+
 def test_one_row_and_one_entry(packed):
     assert torch.equal(packed[4], packed.dequantize()[4])
     assert torch.equal(packed[-1], packed.dequantize()[-1])
