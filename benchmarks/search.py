@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 
 from benchmarks.checkpoints import SPLITS, PairedCheckpoints, bits_of, saving_of
 from benchmarks.output import Output, Row
-from benchmarks.recipes import DATASETS, MODELS, recipe
-from lit_gnncompress import BitPlan
+from benchmarks.recipes import DATASETS, MODELS, build, recipe
+from lit_gnncompress import BitPlan, compare_by_seed
+from lit_gnncompress.compare import Build
 from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.plan import FULL_PRECISION
 from lit_gnncompress.results import Interval
@@ -39,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tested", type=int, default=10, help="fresh ones for the test drop (default: 10)"
     )
+    parser.add_argument(
+        "--finetune", action="store_true", help="test picks in whole fits with fine-tuning, too"
+    )
     parser.add_argument("--picture", type=Path, help="PNG of the first search beside random search")
     parser.add_argument("--root", help="folder of the data (default: $GNNCOMPRESS_DATA)")
 
@@ -49,6 +55,8 @@ def run(args: argparse.Namespace, output: Output) -> None:
     warnings.filterwarnings("ignore", module="lightning")
     data = GraphDataModule(args.dataset, root=args.root)
     by_hand = recipe(args.dataset, args.model)[0]
+    first_tested = SEARCH_SEEDS + 2 * args.checkpoints
+    finetuned: dict[str, Interval] = {}  # by plan: searches may find the same
     with Progress(console=output.console) as progress:
         task = progress.add_task("fits", total=2 * args.checkpoints + args.tested)
 
@@ -63,11 +71,13 @@ def run(args: argparse.Namespace, output: Output) -> None:
 
         chosen_by = checkpoints(SEARCH_SEEDS, args.checkpoints)
         confirmed_by = checkpoints(SEARCH_SEEDS + args.checkpoints, args.checkpoints)
-        fresh = checkpoints(SEARCH_SEEDS + 2 * args.checkpoints, args.tested)
+        fresh = checkpoints(first_tested, args.tested)
         sizes = chosen_by.sizes()
         space = _space(sizes, by_hand)
         delta_recipe = Interval.of(fresh.test_delta(by_hand))
         task = progress.add_task("searches", total=2 * args.seeds)
+        if args.finetune:
+            fits = progress.add_task("fits with fine-tuning", total=args.seeds * args.tested)
         for seed in range(args.seeds):
             found: dict[str, SearchResult] = {}
             for method in ("model", "random"):
@@ -86,6 +96,14 @@ def run(args: argparse.Namespace, output: Output) -> None:
                 plot_search(found["model"], args.picture, found["random"])
             plans = {name: _confirmed(result, confirmed_by) for name, result in found.items()}
             deltas = {name: Interval.of(fresh.test_delta(plan)) for name, plan in plans.items()}
+            if args.finetune:
+                key = json.dumps(plans["model"].to_dict())
+                if key not in finetuned:
+                    fit = partial(build, args.dataset, args.model, data, plans["model"])
+                    own_seeds = range(first_tested, first_tested + args.tested)
+                    finetuned[key] = _delta(fit, own_seeds, lambda: progress.advance(fits))
+                progress.update(fits, completed=(seed + 1) * args.tested)
+                deltas["finetuned"] = finetuned[key]
             overhead = found["model"].overhead
             row = {
                 "dataset": args.dataset,
@@ -105,7 +123,16 @@ def run(args: argparse.Namespace, output: Output) -> None:
                 "overhead_s": sum(overhead) / len(overhead),
                 "plan_search": plans["model"].to_dict(),
             }
+            if "finetuned" in deltas:
+                row["delta_search_finetuned"] = deltas["finetuned"].mean
+                row["delta_search_finetuned_ci95"] = deltas["finetuned"].to_dict()["ci95"]
             output.add(row, key=("dataset", "model", "measured", "seed"))
+
+
+def _delta(fit: Build, seeds: Iterable[int], on_fit: Callable[[], None]) -> Interval:
+    """Test accuracy with fine-tuning against full precision, in points, paired by fit."""
+    found = compare_by_seed(fit, seeds, on_result=lambda _: on_fit())
+    return Interval.of(100 * (r.quantized - r.full_precision) for r in found.results)
 
 
 def _space(sizes: Sequence[SiteSize], by_hand: BitPlan) -> Space:
@@ -147,8 +174,8 @@ def table(rows: list[Row]) -> str:
     """A line per search seed, and the means of each model."""
     lines = [
         "| | model | plans | seed | search | random | by hand | search / random "
-        "| Δ test search | Δ test random | Δ test by hand | overhead an iteration |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| Δ test search | fine-tuned | Δ test random | Δ test by hand | overhead an iteration |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     settings = dict.fromkeys((r["dataset"], r["model"], r["measured"]) for r in rows)
     for setting in settings:
@@ -157,11 +184,13 @@ def table(rows: list[Row]) -> str:
         mean = {name: sum(row[name] or 0.0 for row in own) / len(own) for name in names}
         for row in [*own, own[0] | mean | {"seed": "**mean**"}]:
             ratio = row["saving_search"] / row["saving_random"]
+            tuned = row.get("delta_search_finetuned")
+            tuned = "" if tuned is None else f"{tuned:+.2f}"
             lines.append(
                 f"| {row['dataset']} | {row['model'].upper()} | {row['measured']} | {row['seed']} "
                 f"| {row['saving_search']:.1f}× | {row['saving_random']:.1f}× "
                 f"| {row['saving_recipe']:.1f}× | {ratio:.2f} | {row['delta_search']:+.2f} "
-                f"| {row['delta_random']:+.2f} | {row['delta_recipe']:+.2f} "
+                f"| {tuned} | {row['delta_random']:+.2f} | {row['delta_recipe']:+.2f} "
                 f"| {1e3 * row['overhead_s']:.0f} ms |"
             )
     return "\n".join(lines)

@@ -74,9 +74,12 @@ JOBS = (
     Job(
         "search",
         small=("--seeds", "3", "--checkpoints", "3", "--tested", "5"),
-        full=("--dataset", "CiteSeer", "--model", "gat"),
+        full=("--dataset", "CiteSeer", "--model", "gat", "--finetune"),
         # The last draws the picture that stays.
-        more=(("--dataset", "PubMed", "--model", "agnn"), ("--dataset", "Cora", "--model", "gcn")),
+        more=(
+            ("--dataset", "PubMed", "--model", "agnn", "--finetune"),
+            ("--dataset", "Cora", "--model", "gcn", "--finetune"),
+        ),
         picture=True,
     ),
     Job(
