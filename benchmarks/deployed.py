@@ -22,8 +22,7 @@ from lit_gnncompress import quantize_
 from lit_gnncompress.data import GraphDataModule
 from lit_gnncompress.models.backbones import build_backbone
 from lit_gnncompress.storage.activations import ActivationCompressor
-from lit_gnncompress.storage.inference import pack_for_inference, publish_graph
-from lit_gnncompress.storage.packed_sites import use_packed_form
+from lit_gnncompress.storage.inference import pack_for_inference
 
 MODELS = ("gcn", "sage", "gin", "gat")
 _HIDDEN = 64
@@ -84,12 +83,7 @@ def packed_to_train(
     dataset: str, model: str, module: nn.Module, data: Data
 ) -> tuple[nn.Module, Data]:
     """As :func:`packed`, for training: inputs packed, hidden features rounded."""
-    plan, settings = recipe(dataset, model)
-    quantized = copy.deepcopy(module)
-    quantization = quantize_(quantized, plan, **settings)
-    _, packed_data = packed(dataset, model, module, data)
-    use_packed_form(quantization)
-    publish_graph(quantization, data)
+    quantized, packed_data = packed(dataset, model, module, data)
     return quantized.train(), packed_data
 
 
