@@ -61,8 +61,8 @@ class BatchDegrees:
         if own is not None:
             return own
         whole = self.whole_graph if isinstance(self.whole_graph, Data) else None
-        if whole is not None and "n_id" in graph:
-            degrees = self.counted(whole)
+        if whole is not None and "n_id" in graph and _are_nodes(graph.n_id, whole):
+            degrees = self.of_whole(whole)
             context.settle_splits(degrees)
             return degrees.to(graph.n_id.device)[graph.n_id]
         sampled = any(name in graph for name in _SAMPLED)
@@ -70,6 +70,11 @@ class BatchDegrees:
             self._warn()
             return None
         return self.counted(graph)
+
+    def of_whole(self, graph: Data) -> Tensor:
+        """Degrees of the nodes of a whole graph: its attribute, or in-degrees by its edges."""
+        own = self._attribute(graph, graph.num_nodes)
+        return self.counted(graph) if own is None else own
 
     def _by_type(self, graph: HeteroData) -> dict[str, Tensor] | None:
         degrees = {
@@ -94,6 +99,9 @@ class BatchDegrees:
         key = ("in-degrees", graph.num_nodes)
         return kept(adjacency, key, lambda: in_degrees(adjacency, graph.num_nodes))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"whole_graph": None}  # graphs are not part of a callback
+
     def _warn(self) -> None:
         if not self._warned:
             warnings.warn(
@@ -104,6 +112,10 @@ class BatchDegrees:
                 stacklevel=2,
             )
             self._warned = True
+
+
+def _are_nodes(index: Tensor, graph: Data) -> bool:
+    return not len(index) or int(index.max()) < int(graph.num_nodes)
 
 
 def _nodes(graph: Data | HeteroData) -> int | None:

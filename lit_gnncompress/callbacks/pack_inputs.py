@@ -13,6 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric.data import Data
 
 from lit_gnncompress.callbacks.batches import BatchDegrees, graphs_in
+from lit_gnncompress.kept import kept
 from lit_gnncompress.quantization.quantize import Quantization
 from lit_gnncompress.storage.packed_sites import is_packable, packed_input
 
@@ -108,8 +109,8 @@ def _replace(
     by_degree = quantization.context.by_degree
     if source is not None and len(source) > len(x):  # a sample
         assert whole is not None
-        counted = degrees.counted(whole) if by_degree else None
-        packed = packed_input(quantization, x, source, counted)
+        of_nodes = degrees.of_whole(whole) if by_degree else None
+        packed = packed_input(quantization, x, source, of_nodes)
         if packed is not None:
             # what a loader samples from now on
             replaced.replace(whole, name, source, packed)
@@ -129,18 +130,37 @@ def _replace(
 
 def _holds(source: Tensor, x: Tensor, nodes: Tensor | None) -> bool:
     """Whether ``x`` is ``source``, or rows of it: a loader may change what it hands out."""
-    if source.shape[1:] != x.shape[1:] or len(source) < len(x):
-        return False
     if source is x:
         return True
-    if nodes is None and len(source) > len(x):
-        return True  # nothing tells which rows
+    if source.shape[1:] != x.shape[1:] or len(source) < len(x):
+        return False
+    if nodes is None and len(source) > len(x):  # nothing tells which rows
+        known = kept(source, ("marks of rows", x.dtype), lambda: _marks(source, x.dtype))
+        return bool(torch.isin(_marks(x, x.dtype), known).all())
+    if nodes is not None and (len(nodes) != len(x) or not _all_below(nodes, len(source))):
+        return False
     for start in range(0, len(x), _BLOCK):
         rows = slice(start, start + _BLOCK)
         own = source[rows] if nodes is None else source[nodes[rows].to(source.device)]
         if not torch.equal(own.to(x.device, x.dtype), x[rows]):
             return False
     return True
+
+
+def _all_below(nodes: Tensor, count: int) -> bool:
+    return not len(nodes) or int(nodes.max()) < count
+
+
+def _marks(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A number for each row, int64 on the CPU, that equal rows share and others hardly ever."""
+    as_integer = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (x.size(1),), generator=generator) | 1
+    blocks = (x[start : start + _BLOCK] for start in range(0, len(x), _BLOCK))
+    marks = [
+        (block.cpu().to(dtype).contiguous().view(as_integer) * factors).sum(1) for block in blocks
+    ]
+    return torch.cat(marks) if marks else factors[:0]
 
 
 _BLOCK = 4096

@@ -234,8 +234,8 @@ class Quantize(Callback):
         """Tells the layers about the batch's graph."""
         self._begin_step(trainer, batch)
 
-    def _begin_step(self, trainer: Trainer, batch: Any) -> None:
-        self._degrees.whole_graph = whole_graph(trainer)
+    def _begin_step(self, trainer: Trainer, batch: Any, dataloader_idx: int | None = None) -> None:
+        self._degrees.whole_graph = whole_graph(trainer, dataloader_idx)
         self._degrees.publish(self.quantization.context, batch)
         self.quantization.context.begin_step()
 
@@ -265,7 +265,7 @@ class Quantize(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Tells the layers about the batch's graph."""
-        self._begin_step(trainer, batch)
+        self._begin_step(trainer, batch, dataloader_idx)
 
     on_test_batch_start = on_validation_batch_start
     on_predict_batch_start = on_validation_batch_start
@@ -294,7 +294,7 @@ class Quantize(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the ledger, and forgets the graph: later calls may be about another."""
-        self.quantization.context.clear()
+        self._forget_graph()
         if self.verbose and self.enabled and trainer.is_global_zero:
             print_ledger(self.ledger)
 
@@ -302,7 +302,7 @@ class Quantize(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the graph."""
-        self.quantization.context.clear()
+        self._forget_graph()
 
     on_predict_end = on_validation_end
 
@@ -311,7 +311,11 @@ class Quantize(Callback):
     ) -> None:
         """Forgets the graph."""
         if self._quantization is not None:
-            self._quantization.context.clear()
+            self._forget_graph()
+
+    def _forget_graph(self) -> None:
+        self.quantization.context.clear()
+        self._degrees.whole_graph = None
 
     def state_dict(self) -> dict[str, Any]:
         """The plan, so that a resumed fit can be checked against it, and the ranges found."""

@@ -20,19 +20,25 @@ _LOADERS = {
 }
 
 
-def whole_graph(trainer: Trainer) -> Any:
+def whole_graph(trainer: Trainer, dataloader_idx: int | None = None) -> Data | HeteroData | None:
     """The graph that a Trainer's batches are taken from, ``None`` where nothing says so.
 
-    It is the ``data`` of the datamodule. Without one it is the graph of the loaders that the
-    Trainer reads now, if that is one graph: what a loader of PyG samples from, or the only graph
-    in a loader's dataset.
+    It is what a loader of PyG samples from, or the only graph in a loader's dataset. Where loaders
+    do not tell, it is the ``data`` of the datamodule; where they have several graphs, none.
+
+    Args:
+        trainer: The Trainer, in one of its phases.
+        dataloader_idx: Which of the phase's loaders the batch is from; ``None`` for all of them.
     """
+    loaders = list(_loaders(trainer)) if trainer.state.stage is not None else []
+    if dataloader_idx is not None:
+        loaders = loaders[dataloader_idx : dataloader_idx + 1]
+    graphs = [_graph_of(loader) for loader in loaders]
+    known = [graph for graph in graphs if graph is not None]
+    if known:
+        return known[0] if all(graph is known[0] for graph in graphs) else None
     declared = getattr(getattr(trainer, "datamodule", None), "data", None)
-    if declared is not None or trainer.state.stage is None:
-        return declared
-    graphs = [_graph_of(loader) for loader in _loaders(trainer)]
-    alike = bool(graphs) and all(graph is graphs[0] for graph in graphs)
-    return graphs[0] if alike else None
+    return declared if isinstance(declared, (Data, HeteroData)) else None
 
 
 def _loaders(trainer: Trainer) -> Iterator[Any]:
@@ -48,8 +54,8 @@ def _graph_of(loader: Any) -> Data | HeteroData | None:
         graph = dataset[0]
     elif isinstance(dataset, InMemoryDataset) and dataset.len() == 1 and dataset.transform is None:
         graph = dataset._data  # of which the dataset gives shallow copies
-    if not isinstance(graph, (Data, HeteroData)):
-        return None
+    if not isinstance(graph, (Data, HeteroData)) or "n_id" in graph:
+        return None  # one with n_id is itself a part of another
     has_edges = any(store.get(name) is not None for store in graph.edge_stores for name in _EDGES)
     return graph if has_edges else None
 

@@ -82,7 +82,9 @@ class Deferred(VirtualTensor):
         with torch.set_grad_enabled(self._with_grad):
             out = self.first(start, stop)
             for function, others, options in self.steps:
-                if stop - start < self._num_rows:
+                if function is add_scaled:
+                    others = (*others, start)
+                elif stop - start < self._num_rows:
                     others = tuple(o[start:stop] if self._by_row(o) else o for o in others)
                 if not self._with_grad:  # nobody else knows of these rows yet
                     function = _IN_PLACE.get(function, function)
@@ -267,12 +269,13 @@ def _divide(rows: Any, divisor: Any) -> Any:
     return rows.then(torch.div, divisor) if _waits(rows, divisor) else NotImplemented
 
 
+@handles(Scaled, Tensor.add, torch.add, Tensor.__add__, Tensor.__radd__)
 @handles(Deferred, Tensor.add, torch.add, Tensor.__add__, Tensor.__radd__)
 def _add(a: Any, b: Any, *, alpha: float = 1) -> Any:
     rows, other = (a, b) if isinstance(a, Deferred) else (b, a)
-    if alpha != 1:
+    if not isinstance(rows, Deferred) or alpha != 1:
         return NotImplemented
-    if isinstance(other, Scaled) and other.shape == rows.shape and _waits(rows):
+    if isinstance(other, Scaled) and other.waits and other.shape == rows.shape and _waits(rows):
         return rows.then(add_scaled, other)  # for the linear layer that comes next, GIN's
     if rows.again is None or not _waits(rows, other):
         return NotImplemented
@@ -345,6 +348,8 @@ def _linear(rows: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     by_head = rows.weight is not None and rows.weight.dim() > 1
     if rows.reduce == "max" or not linear or by_head or weight.size(0) >= weight.size(1):
         return NotImplemented
+    if type(rows.source) is Tensor and torch.is_autocast_enabled(rows.device.type):
+        return NotImplemented  # sums are of float32
     narrow = F.linear(rows.source, weight)
     out: Deferred = Aggregated(
         plain(narrow), rows.adjacency, rows.weight, rows.reduce, again_of(narrow)
@@ -356,7 +361,7 @@ def _linear(rows: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
             own = plain(narrow if same else F.linear(scaled.source, weight))
             out = out.then(torch.add, scaled.factor * own)
             continue
-        columns = [o.narrow(1, 0, 1) if isinstance(o, Tensor) else o for o in others]
+        columns = [o[:, :1] if isinstance(o, Tensor) and o.dim() == 2 else o for o in others]
         out = out.then(function, *columns, **options)
     if bias is not None:
         out = out.then(torch.add, bias)

@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo import config as dynamo
+from torch.utils.data import get_worker_info
 
 from lit_gnncompress.storage.messages import EdgeRows, sparse_product
 from lit_gnncompress.storage.node_rows import NodeRows, node_rows
 from lit_gnncompress.storage.packed_tensor import PackedTensor
 from lit_gnncompress.storage.scaled import Scaled, is_factor
 from lit_gnncompress.storage.tensor_types import VirtualTensor, getter, handles
-
-_MOST_BLOCKS = 256  # that a row's bucket, uint8, can tell apart
 
 # A trace would take what becomes of node features for ordinary tensors. With a break of the graph
 # where they are, they are what they are without a compiler.
@@ -52,8 +51,10 @@ PackedTensor.handlers[torch.sparse.mm] = sparse_product
 
 
 @handles(PackedTensor, Tensor.mul, torch.mul, Tensor.__mul__, Tensor.__rmul__)
-def _multiply(a: Any, b: Any) -> Any:
-    x, factor = (a, b) if isinstance(a, PackedTensor) else (b, a)
+def _multiply(*operands: Any, **options: Any) -> Any:
+    if len(operands) != 2 or options:
+        return NotImplemented
+    x, factor = operands if isinstance(operands[0], PackedTensor) else operands[::-1]
     return Scaled(x, factor) if is_factor(factor) else NotImplemented
 
 
@@ -101,23 +102,11 @@ def _getitem(x: Any, key: Any) -> Any:
 
 
 @handles(PackedTensor, torch.cat, torch.concat, torch.concatenate)
-def _cat(tensors: Sequence[Any], dim: int = 0, *, out: Tensor | None = None) -> Any:
-    # PyG's DataLoader makes batches so, of a single graph, too.
-    if dim not in (0, -2) or not all(isinstance(x, PackedTensor) for x in tensors):
-        return NotImplemented
-    if out is not None:
-        return torch.cat([x.dequantize() for x in tensors], out=out)
-    if len(tensors) == 1:
-        return tensors[0]
-    blocks = [block for x in tensors for block in x.blocks]
-    if len(blocks) > _MOST_BLOCKS:
-        return NotImplemented
-    first, buckets = 0, []
-    for x in tensors:
-        own = x.bucket if x.bucket is not None else x.new_zeros(x.size(0), dtype=torch.uint8)
-        buckets.append(own + first)
-        first += len(x.blocks)
-    return PackedTensor(blocks, torch.cat(buckets))
+def _cat(tensors: Sequence[Any], dim: int = 0, *, out: Tensor | None = None, **_: Any) -> Any:
+    # PyG's DataLoader makes batches so, of a single graph, too: in a worker with an ``out``, but it
+    # takes what is returned.
+    same = len(tensors) == 1 and (out is None or get_worker_info() is not None)
+    return tensors[0] if same else NotImplemented
 
 
 def _is_all(key: Any) -> bool:

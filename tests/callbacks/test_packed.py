@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import InMemoryDataset
 from torch_geometric.loader import DataLoader as GraphLoader
 from torch_geometric.loader import RandomNodeLoader
-from torch_geometric.nn import SAGEConv
+from torch_geometric.nn import GraphConv, SAGEConv, SGConv
 from torch_geometric.utils import degree
 
 from lit_gnncompress import BitPlan
@@ -200,6 +200,61 @@ def test_graphs_behind_loaders_are_packed(name, by_degree):
     assert seen[0] is torch.Tensor
     if name != "samples":  # whose rows are dequantized as they are drawn
         assert set(seen[1:]) == {PackedTensor}
+
+
+def changing(loader_class):
+    class Changing(loader_class):
+        def collate_fn(self, index):
+            graph = super().collate_fn(index)
+            graph.x = graph.x.abs().log1p()
+            return graph
+
+    return Changing
+
+
+def test_samples_of_other_features_than_the_graphs_stay():
+    graph = make_graph()
+    own_x = graph.x
+    run = make_trainer(Quantize(BitPlan(4), packed=True, verbose=False), max_epochs=2)
+    run.fit(make_module(), train_dataloaders=changing(RandomNodeLoader)(graph, num_parts=2))
+    assert graph.x is own_x
+
+
+def test_a_sampled_graph_is_packed_by_the_degrees_that_it_names():
+    graph = make_graph()
+    graph.deg = torch.arange(graph.num_nodes)
+    plan = BitPlan([8, 4], degree_splits=[10])
+    run = make_trainer(Quantize(plan, packed=True, verbose=False), max_epochs=1)
+    run.fit(make_module(), train_dataloaders=RandomNodeLoader(graph, num_parts=2))
+    assert torch.equal(graph.x.bucket, (graph.deg >= 10).to(torch.uint8))
+
+
+def test_the_graph_is_forgotten_when_the_loop_ends():
+    graph = make_graph()
+    quantize = Quantize(BitPlan(4), packed=True, verbose=False)
+    make_trainer(quantize, max_epochs=1).fit(make_module(), train_dataloaders=GraphLoader([graph]))
+    assert quantize._degrees.whole_graph is None
+    quantize._degrees.whole_graph = graph
+    assert pickle.loads(pickle.dumps(quantize._degrees)).whole_graph is None
+
+
+@pytest.mark.parametrize("conv", [SAGEConv, GraphConv, SGConv])
+def test_mixed_precision(conv):
+    module = make_module(net=BasicNet(conv))
+    run = make_trainer(
+        Quantize(BitPlan(8), packed=True, verbose=False), max_epochs=2, precision="bf16-mixed"
+    )
+    run.fit(module, train_dataloaders=GraphLoader([make_graph()]))
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+class BasicNet(torch.nn.Module):
+    def __init__(self, conv):
+        super().__init__()
+        self.convs = torch.nn.ModuleList([conv(8, 16), conv(16, 3)])
+
+    def forward(self, x, edge_index):
+        return self.convs[1](self.convs[0](x, edge_index).relu(), edge_index)
 
 
 def test_a_graph_in_a_batch_trains_as_it_does_alone():

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.trainer.states import RunningStage
 from torch.utils.data import DataLoader
 from torch_geometric.loader import RandomNodeLoader
@@ -25,9 +26,21 @@ def loader(*graphs):
     return DataLoader(list(graphs), collate_fn=lambda graphs: graphs[0])
 
 
-def test_the_datamodule_comes_first():
-    assert whole_graph(trainer(data=GRAPH, train_dataloader=loader(OTHER))) is GRAPH
+def test_a_datamodule_has_it_where_loaders_do_not_tell():
+    assert whole_graph(trainer(data=GRAPH, train_dataloader=DataLoader(range(3)))) is GRAPH
+    assert whole_graph(trainer(data=GRAPH, train_dataloader=loader(OTHER))) is OTHER
+    part = make_graph()
+    part.n_id = torch.arange(part.num_nodes)
+    assert whole_graph(trainer(data=GRAPH, train_dataloader=loader(part))) is GRAPH
+    assert whole_graph(trainer(data=[GRAPH], train_dataloader=None)) is None
     assert whole_graph(L.Trainer(logger=False)) is None  # nothing runs
+
+
+def test_a_validation_batch_is_of_its_own_loader():
+    run = trainer(RunningStage.VALIDATING, val_dataloaders=[loader(GRAPH), loader(OTHER)])
+    assert whole_graph(run) is None
+    assert whole_graph(run, 0) is GRAPH
+    assert whole_graph(run, 1) is OTHER
 
 
 @pytest.mark.parametrize(

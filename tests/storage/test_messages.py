@@ -16,6 +16,7 @@ from torch_geometric.nn import (
 
 from lit_gnncompress.models.agnn import AGNN
 from lit_gnncompress.storage.deferred import Aggregated
+from lit_gnncompress.storage.edges import adjacency_of
 from lit_gnncompress.storage.messages import EdgeRows
 from lit_gnncompress.storage.node_rows import NodeRows, node_rows
 
@@ -113,6 +114,17 @@ def test_sparse_adjacencies_are_used(name):
     adj_t = adj_t.to_sparse_csr()
     expected = conv(X, edge_index)
     torch.testing.assert_close(conv(node_rows(X), adj_t) + 0, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "divisor", [2.0, torch.tensor(2.0), torch.tensor([2.0]), torch.rand(NODES, 1)]
+)
+def test_a_scaled_sum_and_a_linear_layer_change_places(divisor):
+    adjacency = adjacency_of(EDGE_INDEX[0], EDGE_INDEX[1], NODES, NODES)
+    weight = torch.randn(4, WIDTH)
+    expected = (Aggregated(X, adjacency).materialize() / divisor) @ weight.t()
+    found = torch.nn.functional.linear(Aggregated(X, adjacency) / divisor, weight)
+    torch.testing.assert_close(found + 0, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bipartite_layers_work():

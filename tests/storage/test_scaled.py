@@ -39,7 +39,7 @@ def test_a_number_times_packed_features_is_a_promise(factor):
         assert scaled.shape == X.shape
         assert scaled.dtype == torch.float32
         assert torch.equal(scaled.materialize(), factor * X.dequantize())
-        assert torch.equal(scaled[3:9].materialize(), factor * X.dequantize()[3:9])
+        assert torch.equal(scaled.rows(3, 9), factor * X.dequantize()[3:9])
         assert torch.equal(pickle.loads(pickle.dumps(scaled)), factor * X.dequantize())
 
 
@@ -75,6 +75,38 @@ def test_gin_works_on_the_codes(out_channels, aggr):
         torch.testing.assert_close(conv(X, EDGE_INDEX) + 0, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_it_is_of_the_factor_that_was():
+    factor = torch.ones(1)
+    scaled = X * factor
+    factor.mul_(0.5)
+    assert torch.equal(scaled.materialize(), X.dequantize())
+
+
+@pytest.mark.unpacks
+def test_what_is_written_stays():
+    scaled, expected = 2.0 * X, 2.0 * X.dequantize()
+    for rows in (scaled, expected):
+        rows.add_(1.0)
+        rows[::3] = 0.0
+        rows[3:5].mul_(2.0)
+        F.relu(rows, inplace=True)
+    assert torch.equal(scaled + 0, expected)
+    weight = torch.randn(5, WIDTH)
+    assert torch.equal(F.linear(scaled, weight), F.linear(expected, weight))
+    adjacency = adjacency_of(EDGE_INDEX[0], EDGE_INDEX[1], NODES, NODES)
+    sums = Aggregated(X, adjacency)
+    assert torch.equal(sums + scaled, sums + expected)
+
+
+@pytest.mark.unpacks
+def test_keywords_are_understood():
+    expected = 2.0 * X.dequantize()
+    out = torch.empty(NODES, WIDTH)
+    assert torch.equal(torch.mul(X, 2.0, out=out), expected)
+    assert torch.equal(torch.mul(input=X, other=2.0), expected)
+
+
+@pytest.mark.unpacks
 @pytest.mark.parametrize("out_channels", [8, 40])
 def test_epsilon_learns(out_channels):
     conv = gin(out_channels, train_eps=True)
@@ -106,5 +138,6 @@ def test_a_narrow_layer_makes_no_matrix_of_all_features():
 def test_only_rows_of_the_same_number_are_added_later():
     adjacency = adjacency_of(EDGE_INDEX[0], EDGE_INDEX[1], NODES, NODES)
     assert isinstance(Aggregated(X, adjacency) + 2.0 * X, Aggregated)
+    assert isinstance(2.0 * X + Aggregated(X, adjacency), Aggregated)
     with pytest.raises(RuntimeError, match="size of tensor"):
         Aggregated(X, adjacency) + 2.0 * X[:7]
