@@ -11,7 +11,7 @@ from functools import partial
 from rich.progress import Progress
 
 from benchmarks.finished_fits import FinishedFits
-from benchmarks.intervals import interval_fields, plus_minus
+from benchmarks.intervals import interval_fields, plus_minus, verdict_on_drop
 from benchmarks.output import Output, Row
 from benchmarks.recipes import build
 from lit_gnncompress import compare_by_seed
@@ -107,13 +107,11 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        interval = row["delta_ci95"]
-        reached = interval is not None and row["delta"] - interval >= -ALLOWED_DROP
         lines.append(
             f"| {row['dataset']} | {row['model'].upper()} | {row['activation_bits']} "
             f"| {row['first_seed']}–{row['first_seed'] + row['seeds'] - 1} "
             f"| {row['fp32_acc']:.1f} | {row['bits_acc']:.1f} "
             f"| {plus_minus(row, 'delta')} | {row['activation_bytes_ratio']:.2f} "
-            f"| {'reached' if reached else 'missed'} |"
+            f"| {verdict_on_drop(row, 'delta', ALLOWED_DROP)} |"
         )
     return "\n".join(lines)

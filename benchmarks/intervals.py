@@ -19,6 +19,18 @@ def plus_minus(row: Row, name: str, digits: int = 2, sign: str = "+") -> str:
     return f"{row[name]:{sign}.{digits}f} ± {half_width(row[f'{name}_ci95'], digits)}"
 
 
+def verdict_on_drop(row: Row, name: str, allowed: float) -> str:
+    """Whether a difference of :func:`interval_fields` stays above ``-allowed``.
+
+    Returns:
+        ``"reached"`` if its interval does, ``"missed"`` if its mean does not, else ``"undecided"``.
+    """
+    mean, width = row[name], row[f"{name}_ci95"]
+    if mean < -allowed:
+        return "missed"
+    return "undecided" if width is None or mean - width < -allowed else "reached"
+
+
 def half_width(width: float | None, digits: int = 2) -> str:
     """A half-width, or a question mark."""
     return "?" if width is None else f"{width:.{digits}f}"

@@ -11,7 +11,7 @@ from itertools import product
 
 from rich.progress import Progress
 
-from benchmarks.intervals import plus_minus
+from benchmarks.intervals import plus_minus, verdict_on_drop
 from benchmarks.output import Output, Row
 from benchmarks.recipes import DATASETS, MODELS, build
 from benchmarks.search import searched_plan
@@ -117,10 +117,11 @@ def table(rows: list[Row]) -> str:
                 lines.append(f"| {dataset} | {model.upper()} | not measured |" + " |" * 10)
             continue
         paper_fp32, paper_quant, paper_saving = PAPER[dataset, model]
-        saves = row["saving_paper_count"] > paper_saving
-        interval = row["delta_ci95"]
-        holds = interval is not None and row["delta"] - interval >= -ALLOWED_DROP
-        missed = [name for name, ok in (("saving", saves), ("accuracy", holds)) if not ok]
+        verdicts = {
+            "saving": "reached" if row["saving_paper_count"] > paper_saving else "missed",
+            "accuracy": verdict_on_drop(row, "delta", ALLOWED_DROP),
+        }
+        short = [f"{word}: {name}" for name, word in verdicts.items() if word != "reached"]
         lossless = row["bytes_fp32"] / row["bytes_lossless"]
         lines.append(
             f"| {dataset} | {model.upper()} (seeds {_seeds(row)}) "
@@ -130,7 +131,7 @@ def table(rows: list[Row]) -> str:
             f"| **{row['saving_paper_count']:.1f}×** "
             f"| {paper_fp32} → {paper_quant}, {paper_saving}× "
             f"| {row['saving_real']:.1f}× | {lossless:.1f}× "
-            f"| {'missed: ' + ', '.join(missed) if missed else 'reached'} "
+            f"| {', '.join(short) or 'reached'} "
             f"| `{json.dumps(row['plan'])}` |"
         )
     return "\n".join(lines)

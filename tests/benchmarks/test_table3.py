@@ -29,9 +29,11 @@ ROW = {
     ("change", "verdict"),
     [
         ({}, "reached"),
-        ({"delta_ci95": 0.5}, "missed: accuracy"),
+        ({"delta_ci95": 0.5}, "undecided: accuracy"),
+        ({"delta_ci95": None}, "undecided: accuracy"),
+        ({"delta": -0.5}, "missed: accuracy"),
         ({"saving_paper_count": 26.0}, "missed: saving"),
-        ({"delta": -0.2, "saving_paper_count": 1.0}, "missed: saving, accuracy"),
+        ({"delta": -0.2, "saving_paper_count": 1.0}, "missed: saving, undecided: accuracy"),
     ],
 )
 def test_verdict(change, verdict):
