@@ -85,7 +85,11 @@ JOBS = (
     Job(
         "granularity", small=("--model", "gcn", "--bounds", "0", "0.005", "0.02"), picture=True
     ),
-    Job("activations", small=("--dataset", "PubMed", "--model", "gcn", "--seeds", "3")),
+    Job(
+        "activations",
+        small=("--dataset", "PubMed", "--model", "gcn", "--seeds", "3"),
+        more=(("--dataset", "Computers", "--model", "gat", "--seeds", "30"),),
+    ),
     Job(
         "tt_gnn",
         small=("--datasets", "PubMed", "--models", "sage", "--seeds", "3"),
