@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import itertools
 import logging
 import pickle
 import sys
@@ -100,16 +101,26 @@ def _names_class(given: list[str] | dict[str, Any], key: str) -> bool:
     """Whether a command line, or a configuration that it names, says which class to take."""
     documents: list[Any] = [given] if isinstance(given, dict) else []
     if not isinstance(given, dict):
-        for argument, following in zip(given, [*given[1:], ""], strict=True):
+        for argument, following in itertools.pairwise([*given, ""]):
             name, _, value = argument.partition("=")
             if name in (f"--{key}", f"--{key}.class_path"):
                 return True
-            path = Path(value or following)
-            if name in ("--config", "-c") and path.is_file():
+            if name in ("--config", "-c"):
                 with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # the parser says so
-                    documents.append(yaml.safe_load(path.read_text(encoding="utf-8")))
-    values = [document.get(key) for document in documents if isinstance(document, dict)]
+                    documents.append(yaml.safe_load(_text_of(value or following)))
+    documents = [document for document in documents if isinstance(document, dict)]
+    # A configuration for the whole program has those of subcommands in it.
+    documents += [inner for each in documents for inner in each.values() if isinstance(inner, dict)]
+    values = [document.get(key) for document in documents]
     return any(isinstance(v, str) or (isinstance(v, dict) and "class_path" in v) for v in values)
+
+
+def _text_of(config: str) -> str:
+    """The text of a configuration, which is given by its path or as it is."""
+    try:
+        return Path(config).read_text(encoding="utf-8")
+    except OSError:
+        return config
 
 
 def main(args: list[str] | None = None) -> None:
@@ -176,6 +187,8 @@ def _compare(args: list[str]) -> None:
     parser.add_argument("--metric", default="test_acc", help="test metric (default: test_acc)")
     parser.add_argument("--out", default="runs/compare", help="folder of report.json and .png")
     options, of_fit = parser.parse_known_args(args)
+    if Path(options.out).exists() and not Path(options.out).is_dir():
+        raise NotADirectoryError(f"--out {options.out} is a file: give the name of a folder.")
     # Before the other arguments, which override them.
     of_fit = [arg for config in options.config for arg in ("--config", config)] + of_fit
 

@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
         args: Arguments without the program's name; those of the process by default.
     """
     given = sys.argv[1:] if args is None else args
-    if given in (["--help"], ["-h"]):
+    if given in ([], ["--help"], ["-h"]):
         print(_overview(), end="")
         return
     # Torch and Lightning take seconds to import.

@@ -69,6 +69,27 @@ def test_a_plan_can_be_given_on_the_command_line(capsys):
     assert "convs.1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("way", ["for all commands", "as it is"])
+def test_the_default_data_leave_no_trace_where_a_configuration_names_others(way, capsys):
+    data = {"class_path": "lit_gnncompress.data.InteractionDataModule"}
+    config = {"data": data, "model": {"class_path": "lit_gnncompress.models.Recommender"}}
+    if way == "as it is":
+        args = ["fit", "--config", yaml.safe_dump(config, default_flow_style=True, width=1e6)]
+    else:
+        Path("all.yaml").write_text(yaml.safe_dump({"fit": config}))
+        args = ["--config", "all.yaml", "fit"]
+    with pytest.raises(SystemExit):
+        main([*args, "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["init_args"]["name"] != "digits"
+
+
+def test_a_folder_is_wanted_before_the_fits():
+    Path("taken").write_text("")
+    with pytest.raises(SystemExit, match="--out taken is a file"):
+        main(["compare", "--config", write(), "--seeds", "1", "--out", "taken"])
+
+
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_other_subcommands_are_quantized(subcommand, capsys):
     main([subcommand, "--config", write()])

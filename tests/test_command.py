@@ -12,9 +12,9 @@ from lit_gnncompress.cli import CompressCLI
 ROOT = str(Path(__file__).parents[1])
 
 
-@pytest.mark.parametrize("option", ["--help", "-h"])
-def test_the_overview_lists_all_commands(option, capsys):
-    command.main([option])
+@pytest.mark.parametrize("given", [["--help"], ["-h"], []])
+def test_the_overview_lists_all_commands(given, capsys):
+    command.main(given)
     out = capsys.readouterr().out
     names = {line.split()[0] for line in out.splitlines() if line.startswith("    ")}
     assert names == {*CompressCLI.subcommands(), "compare", "export", "pack"}

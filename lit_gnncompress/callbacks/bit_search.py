@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -30,7 +29,11 @@ from lit_gnncompress.callbacks.inner_fits import (
 )
 from lit_gnncompress.callbacks.quantize import Quantize
 from lit_gnncompress.callbacks.search_progress import search_progress
-from lit_gnncompress.callbacks.trainers import callbacks_of, check_no_averaging
+from lit_gnncompress.callbacks.trainers import (
+    callbacks_of,
+    check_no_averaging,
+    spawns_processes,
+)
 from lit_gnncompress.plan import FULL_PRECISION, BitPlan
 from lit_gnncompress.search.search import Job, Search, SearchResult, check_numbers
 from lit_gnncompress.search.space import Count, Group, Space, check_choice, checked_bits
@@ -191,7 +194,11 @@ class BitSearch(Callback):
                 "leave QuantizationFinetuning out, and set BitSearch's finetune_epochs."
             )
         check_no_averaging(trainer, self, "BitSearch, with max_epochs=0")
-        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        if trainer.limit_val_batches == 0:
+            raise MisconfigurationException(
+                "BitSearch measures plans by validation, and limit_val_batches=0 runs none."
+            )
+        if spawns_processes(trainer):
             raise MisconfigurationException(
                 "BitSearch does not work with strategies that spawn or fork processes for a "
                 "single fit (ddp_spawn, ddp_fork, ddp_notebook): use strategy='ddp', whose "
@@ -432,5 +439,12 @@ class BitSearch(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Tells a fit that resumes from a test of the checkpoint."""
+        """Tells a fit that resumes from a test, which weights before the search are not fit for."""
         self._resumed = trainer.state.fn == TrainerFn.FITTING
+        saved = checkpoint.get("callbacks", {}).get(self.state_key)
+        if not self._resumed and saved is not None and not saved["searched"]:
+            rank_zero_warn(
+                "The checkpoint is of the fit before the bit search: its weights were never "
+                "trained for the plan that they are measured under. Leave ckpt_path out after a "
+                "search, whose best weights the module has."
+            )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lit_gnncompress.callbacks.table_cores import lost_share
-from lit_gnncompress.embedding import NodeOrder
+from lit_gnncompress.embedding import NodeOrder, restore_tables
 from lit_gnncompress.embedding.train_table import TrainTable
 
 _CONSIDERABLE = 0.1  # of the norm: a hundredth of its squares
@@ -35,9 +35,12 @@ def before_reading(module: nn.Module, make: Callable[[dict[str, Any]], None]) ->
     """
     convert_full_tables(module)
 
-    def hook(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        make(state)
-        _convert(module, state, prefix)
+    def hook(reader: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        if reader is module:
+            make(state)
+        else:  # a copy, such as that of averaged weights
+            restore_tables(reader, state)
+        _convert(reader, state, prefix)
 
     handle: RemovableHandle = module.register_load_state_dict_pre_hook(hook)
     return handle

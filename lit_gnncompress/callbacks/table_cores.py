@@ -65,7 +65,7 @@ class TableCores:
             self._check_smallest()
 
     def shape(self, table: DenseModule | Train, method: Order | None) -> TTShape:
-        """Factors and ranks for a table, as they are without vectors of parts.
+        """Factors and ranks for a table; a size allows its vectors of parts, too.
 
         Args:
             table: The table, or the tensor train that stands where it stood.
@@ -97,9 +97,8 @@ class TableCores:
 
     def cost(self, shape: TTShape) -> int:
         """Numbers of cores of this shape, and of what else comes with them."""
-        levels = [1] if self.parts is True else self.parts or []
-        parts = sum(math.prod(shape.rows[:level]) for level in levels)
-        return shape.num_parameters + parts * shape.embedding_dim + self.learn_scale
+        parts = self._numbers_of_parts(shape.rows, shape.embedding_dim)
+        return shape.num_parameters + parts + self.learn_scale
 
     def worthwhile(
         self, table: DenseModule, method: Order | None
@@ -169,7 +168,9 @@ class TableCores:
         else:
             error = None
             spread = getattr(table, "init_std", 1.0) if weight.is_meta else _spread(weight)
-            spread = spread if 0 < spread < math.inf else 1.0
+            if not math.isfinite(spread):
+                raise ValueError("the table has entries that are not finite: mend them before.")
+            is_zero, spread = spread == 0, spread or 1.0
             device = torch.device("cpu") if weight.is_meta else weight.device
             if vectors is not None:
                 vectors = (vectors * spread).to(device, weight.dtype)
@@ -184,6 +185,10 @@ class TableCores:
                     dtype=weight.dtype,
                     **arguments,
                 )
+                if is_zero:  # as biases start
+                    cores.zero_cores_()
+                    for vectors in () if cores.parts is None else cores.parts.parameters():
+                        nn.init.zeros_(vectors)
         cores.requires_grad_(table.weight.requires_grad)
         return cores.train(table.training), error
 
@@ -195,7 +200,26 @@ class TableCores:
     ) -> TTShape:
         size = table.num_embeddings if num_embeddings is None else num_embeddings
         options: dict[str, Any] = {**self._options, "init": self.init, "device": "meta"}
-        return TTEmbedding(size, table.embedding_dim, rows=rows, **options).shape
+        options["dtype"] = dtype = next(table.parameters()).dtype
+        parts = 0 if rows is None else self._numbers_of_parts(rows, table.embedding_dim)
+        if not parts or not self._sizes:
+            return TTEmbedding(size, table.embedding_dim, rows=rows, **options).shape
+        allowed = parameters_within(
+            size, table.embedding_dim, dtype, compression=self.compression, max_bytes=self.max_bytes
+        )
+        assert allowed is not None
+        options |= {"compression": None, "max_bytes": (allowed - parts) * dtype.itemsize}
+        try:
+            return TTEmbedding(size, table.embedding_dim, rows=rows, **options).shape
+        except ValueError as problem:
+            raise ValueError(
+                f"{self._sizes[0]} allows {allowed} numbers, of which vectors of parts take "
+                f"{parts}. For the cores: {problem}"
+            ) from problem
+
+    def _numbers_of_parts(self, rows: Sequence[int], embedding_dim: int) -> int:
+        levels = [1] if self.parts is True else self.parts or []
+        return embedding_dim * sum(math.prod(rows[:level]) for level in levels)
 
     def _smallest(self, table: DenseModule | Train, places: int) -> TTShape:
         """Of all shapes with the highest ranks that with the fewest parameters."""

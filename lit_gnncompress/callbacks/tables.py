@@ -200,6 +200,11 @@ def _found(
             f"{argument}: {name!r} is a {type(table).__name__}, whose own ways a tensor train "
             f"would not have: put a TTEmbedding or TTEmbeddingBag into it by hand."
         )
+    if "weight" not in table._parameters:  # pruned, or normed
+        raise ValueError(
+            f"{argument}: {name!r} works its weight out of other parameters, which cores have not: "
+            f"make that permanent before (prune.remove, remove_parametrizations)."
+        )
     refused = {
         "max_norm": table.max_norm is not None,
         "scale_grad_by_freq": table.scale_grad_by_freq,

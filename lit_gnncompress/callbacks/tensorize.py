@@ -12,6 +12,7 @@ from weakref import ref
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -36,7 +37,7 @@ from lit_gnncompress.callbacks.trained_tables import (
     check_optimizers,
     check_places,
 )
-from lit_gnncompress.callbacks.trainers import callbacks_of, check_strategy
+from lit_gnncompress.callbacks.trainers import callbacks_of, check_strategy, spawns_processes
 from lit_gnncompress.embedding import NodeOrder
 from lit_gnncompress.embedding.cores import Init
 
@@ -106,17 +107,16 @@ class Tensorize(Callback):
             Those of which cores would be more than half as large stay as they are.
 
     Attributes:
-        tables: What became of each table.
         left_dense: Tables that stayed as they are, and what their cores would cost.
 
     Raises:
         ValueError: A name without a table, a table that cannot be replaced, arguments that do not
             fit it, nothing to order its rows by, or an order made for another graph.
-        MisconfigurationException: Two callbacks for one table, a strategy that shards modules, an
-            optimizer for sparse gradients alone, cores in no optimizer, tables made anew after they
-            were replaced, a callback before this one that has copied the module, a fit that resumes
-            from a checkpoint of the full table, or another stage with nothing to test but random
-            cores.
+        MisconfigurationException: Two callbacks for one table, a strategy that shards modules or
+            that starts its processes by spawn or fork, an optimizer for sparse gradients alone,
+            cores in no optimizer, tables made anew after they were replaced, a callback before this
+            one that has copied the module, a fit that resumes from a checkpoint of the full table,
+            or another stage with nothing to test but random cores.
 
     Example:
         >>> from lit_gnncompress.callbacks import Tensorize
@@ -194,6 +194,7 @@ class Tensorize(Callback):
         waiting, left, _ = self._replacement.waiting(pl_module, sources)
         if stage == TrainerFn.FITTING:
             if waiting:
+                self._check_launcher(trainer)
                 before = takewhile(lambda each: each is not self, callbacks_of(trainer))
                 check_copies(before, self._chosen)
             self._placed = [table.name for table in self._replace_and_print(trainer, pl_module)]
@@ -203,6 +204,14 @@ class Tensorize(Callback):
             make = partial(self._replace, pl_module, sources, trainer, values_follow=True)
             names = [each.names[0] for each in waiting]
             self._awaited = AwaitedTables(pl_module, names, make, self._made)
+
+    def _check_launcher(self, trainer: Trainer) -> None:
+        if spawns_processes(trainer):
+            raise MisconfigurationException(
+                f"Tensorize({self._chosen}): ddp_spawn, ddp_fork and ddp_notebook train copies of "
+                f"the module in other processes, and this one would keep its full tables. Use "
+                f"strategy='ddp', or replace them before: Tensorize(…).replace(module)."
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses a module or optimizers that would not train the cores."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 _SHARDING = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
@@ -32,6 +33,11 @@ def check_strategy(trainer: Trainer, callback: Callback) -> None:
             f"{type(callback).__name__} does not work with {type(trainer.strategy).__name__}, "
             f"which shards modules. Use strategy='ddp' or a single device."
         )
+
+
+def spawns_processes(trainer: Trainer) -> bool:
+    """Whether the strategy starts processes for a single call (ddp_spawn, ddp_fork)."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def check_no_averaging(trainer: Trainer, callback: Callback, remedy: str) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -232,10 +233,10 @@ def check_rows(rows: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: None, or one below 1.
     """
-    checked = tuple(rows)
-    if not checked or any(not isinstance(p, int) or isinstance(p, bool) or p < 1 for p in checked):
-        raise ValueError(f"rows={checked} must be whole numbers from 1 on.")
-    return checked
+    given = tuple(rows)
+    if not given or any(not isinstance(p, Integral) or isinstance(p, bool) or p < 1 for p in given):
+        raise ValueError(f"rows={given} must be whole numbers from 1 on.")
+    return tuple(map(int, given))
 
 
 def _digest(text: str, place: Tensor) -> str:

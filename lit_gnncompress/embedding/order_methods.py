@@ -32,6 +32,8 @@ def places(
 
     Arguments are those of :func:`~lit_gnncompress.embedding.hierarchical_order`.
     """
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be 0 or more.")
     random = np.random.default_rng(seed)
     rows, counts = graph.rows, graph.num_nodes
     if method == "none":

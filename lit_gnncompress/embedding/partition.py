@@ -215,6 +215,8 @@ class PartitionEmbedding(RowTable):
 
 def _checked_levels(levels: Sequence[int] | None, num_factors: int) -> tuple[int, ...]:
     possible = range(1, num_factors)
+    if not possible:
+        raise ValueError("order has a single factor, and so no parts: give rows of two or more.")
     if levels is None:
         return tuple(possible)
     if not isinstance(levels, Iterable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -188,6 +189,8 @@ class TrainTable(RowTable):
         out.shape = TTShape(*factors, tuple(core.size(3) for core in cores[:-1]))
         out.cores = nn.ParameterList(nn.Parameter(core) for core in cores)
         out.init = "semi_orthogonal"  # of a reset; what the table replaced had to be quick
+        if not bool(table.any()):  # all cores would be zero, and none would have a gradient
+            out.zero_cores_()
         return out.requires_grad_(not freeze)
 
     def reset_parameters(self) -> None:
@@ -214,6 +217,12 @@ class TrainTable(RowTable):
         fresh = initial_cores(self.shape, self.init, std, device=first.device, dtype=first.dtype)
         for core, value in zip(self.cores, fresh, strict=True):
             core.copy_(value)
+
+    @torch.no_grad()
+    def zero_cores_(self) -> None:
+        """Makes all products zero by the last core, which has a gradient from the others."""
+        self._reset_cores()
+        self.cores[-1].zero_()
 
     def scaled_cores(self) -> list[Tensor]:
         """The cores with their shared scale, as kernels take them; differentiable."""
@@ -246,8 +255,9 @@ class TrainTable(RowTable):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         keys = [f"{prefix}cores.{k}" for k in range(max(NUM_FACTORS))]
-        saved = [tuple(state_dict[key].shape) for key in keys if key in state_dict]
-        if saved and saved != list(self.shape.core_shapes) and all(len(s) == 4 for s in saved):
+        saved = [tuple(state_dict[key].shape) for key in takewhile(state_dict.__contains__, keys)]
+        whole = all(len(s) == 4 for s in saved) and bool(saved) and saved[-1][3] == 1
+        if whole and saved != list(self.shape.core_shapes):
             error_msgs: list[str] = args[-1]
             error_msgs.append(
                 f"{prefix}cores: the state was made with rows={tuple(s[0] for s in saved)}, "

@@ -464,6 +464,24 @@ def test_strategies_that_start_processes_for_one_fit(strategy, tmp_path):
         search.setup(trainer, accurate(), "fit")
 
 
+def test_a_search_without_validation(tmp_path):
+    with pytest.raises(MisconfigurationException, match="limit_val_batches=0 runs none"):
+        make_trainer(Quantize(BitPlan()), bit_search(tmp_path), limit_val_batches=0).fit(
+            accurate(), loader(), loader()
+        )
+
+
+def test_a_test_of_weights_from_before_the_search_is_told(searched, tmp_path):
+    search, trainer, module, *_ = searched
+    path = tmp_path / "before.ckpt"
+    trainer.save_checkpoint(path)
+    before = torch.load(path, weights_only=True)
+    before["callbacks"][search.state_key]["searched"] = False
+    torch.save(before, path)
+    with pytest.warns(UserWarning, match="of the fit before the bit search"):
+        trainer.test(module, loader(), ckpt_path=path, verbose=False)
+
+
 def test_quantize_is_needed(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"Quantize\(BitPlan\(\)\)"):
         make_trainer(bit_search(tmp_path)).fit(accurate(), loader(), loader())

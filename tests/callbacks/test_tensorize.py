@@ -5,6 +5,8 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -206,6 +208,21 @@ def test_compression_is_reached_by_larger_parts_where_it_must():
         assert callback.tables[0].reduction >= compression
 
 
+@pytest.mark.parametrize("size", [{"compression": 100}, {"max_bytes": 3840}])
+def test_vectors_of_parts_count_in_a_size(size):
+    module = nn.Module()
+    module.table = nn.Embedding(2000, 48)
+    edges = torch.stack([torch.arange(2000), torch.arange(2000).roll(1)])
+    arguments = {"order": "metis", "parts": True, "edge_index": edges, "verbose": False, **size}
+    for chosen in ({"modules": ["table"]}, {"tables": "largest:1"}):
+        own = copy.deepcopy(module)
+        Tensorize(**chosen, **arguments).replace(own)
+        assert sum(p.numel() for p in own.table.parameters()) <= 960
+        Tensorize(["table"], **arguments).replace(own)  # as it is already
+    with pytest.raises(ValueError, match=r"allows 96 numbers, of which vectors of parts take"):
+        Tensorize(["table"], **arguments | {"compression": 1000, "max_bytes": None}).replace(module)
+
+
 def test_quantized_cores_are_tested_with_the_callback_in_the_trainer():
     module = make_module()
     trainer = fit(module, tensorize())
@@ -227,6 +244,31 @@ def test_a_fresh_start_is_as_large_as_the_table_was():
     tensorize(rank=8).replace(module, make_graph(NODES))
     rows = module.net.embedding.full_weight()
     assert 0.7 < rows.square().mean().sqrt() / spread < 1.4
+
+
+@pytest.mark.parametrize("start", ["fresh", "table"])
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_table_of_zeros_stays_so_and_learns(start, parts):
+    module = make_module()
+    nn.init.zeros_(module.net.embedding.weight)
+    callback = tensorize(order="metis", start=start, parts=parts)
+    callback.replace(module, make_graph(NODES))
+    table = module.net.embedding
+    assert not table.full_weight().any()
+    optimizer = torch.optim.Adam(table.parameters(), lr=0.1)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (table.full_weight() - 1).square().mean().backward()
+        optimizer.step()
+    assert (table.full_weight() - 1).square().mean() < 0.5
+
+
+def test_a_table_that_is_not_finite_is_refused():
+    module = make_module()
+    with torch.no_grad():
+        module.net.embedding.weight[3, 1] = float("nan")
+    with pytest.raises(ValueError, match="entries that are not finite"):
+        tensorize().replace(module, make_graph(NODES))
 
 
 def test_a_start_from_the_table_is_the_nearest_tensor_train():
@@ -322,6 +364,17 @@ def test_a_checkpoint_of_the_full_table_is_read_as_cores(parts, tmp_path):
         fit(make_module(), tensorize(), max_epochs=4, ckpt_path=tmp_path / "full.ckpt")
 
 
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_a_checkpoint_is_read_beside_averaged_weights(stage, tmp_path):
+    module, path = make_module(), tmp_path / "fit.ckpt"
+    average = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+    fit(module, tensorize(), average).save_checkpoint(path)
+    trainer, other = make_trainer(tensorize(), copy.deepcopy(average)), make_module(1)
+    getattr(trainer, stage)(other, datamodule=Graphs(), ckpt_path=path)
+    assert isinstance(other.net.embedding, TTEmbedding)
+    assert torch.equal(other.net.embedding.full_weight(), module.net.embedding.full_weight())
+
+
 def test_a_checkpoint_of_other_factors_says_which(tmp_path):
     fit(make_module(), tensorize(rank=3)).save_checkpoint(tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match=r"'net.embedding' has rows=\(5, 3, 5\).*rank=\[3, 3\]"):
@@ -408,6 +461,12 @@ def counting():
     return module
 
 
+def pruned():
+    module = make_module()
+    nn.utils.prune.random_unstructured(module.net.embedding, "weight", amount=0.5)
+    return module
+
+
 def shaped():
     module = make_module()
     module.net.embedding.shape = (NODES, WIDTH)
@@ -453,6 +512,7 @@ class MadeInSetup(Vectors):
         (lambda: hooked("register_hook", lambda t: t.weight), {}, "has hooks of its weight"),
         (counting, {}, "has 'count' of its own"),
         (shaped, {}, "has an attribute 'shape' of its own"),
+        (pruned, {}, "works its weight out of other parameters.*prune.remove"),
         (MadeInSetup, {}, "names no .* that MadeInSetup.setup makes are not there yet"),
     ],
 )
@@ -498,6 +558,16 @@ def test_another_shape_than_the_tensor_train_at_hand_is_refused():
     tensorize(rank=2).replace(module, make_graph(NODES))
     with pytest.raises(ValueError, match="is a tensor train already"):
         tensorize(rank=3).replace(module, make_graph(NODES))
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def test_strategies_that_train_copies_are_refused(strategy):
+    trainer = make_trainer(strategy=strategy, devices=2)
+    with pytest.raises(MisconfigurationException, match=r"keep its full tables.*strategy='ddp'"):
+        tensorize(order="none").setup(trainer, make_module(), "fit")
+    replaced = make_module()
+    tensorize(order="none").replace(replaced)
+    tensorize(order="none").setup(trainer, replaced, "fit")
 
 
 def test_strategies_that_shard_modules_are_refused():

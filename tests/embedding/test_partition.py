@@ -83,6 +83,7 @@ def test_entries_begin_with_the_asked_deviation(levels):
         (lambda: make([0, 1]), r"levels=\(0, 1\)"),
         (lambda: make([1, 1]), r"levels=\(1, 1\)"),
         (lambda: make([]), r"levels=\(\)"),
+        (lambda: make(rows=(100,)), "order has a single factor"),
         (lambda: make(1), r"levels=1 must be a sequence, such as \[1\]"),
         (lambda: make(std=0), "std=0"),
         (lambda: make(padding_idx=100), "padding_idx=100"),

@@ -275,6 +275,18 @@ def test_an_order_comes_with_its_cores(graph_hash):
     assert model[0].row_order.graph_hash == "a1"
 
 
+def test_a_state_without_the_table_loads_where_that_is_meant():
+    module = nn.Sequential(make(order=random_order(N, (4, 5, 6))), nn.Linear(2, 2))
+    missing, _ = module.load_state_dict({"1.bias": torch.zeros(2)}, strict=False)
+    assert "0.cores.0" in missing
+    state = module.state_dict()
+    del state["0.cores.1"]
+    assert module.load_state_dict(state, strict=False).missing_keys == ["0.cores.1"]
+    del state["0.row_order.place"]
+    with pytest.raises(RuntimeError, match="the state has no order"):
+        module.load_state_dict(state, strict=False)
+
+
 def test_states_of_another_graph_or_factorisation_are_refused():
     rows = (4, 5, 6)
     table = make(order=random_order(N, rows, graph_hash="a1"))
