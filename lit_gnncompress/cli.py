@@ -84,6 +84,12 @@ class CompressCLI(LightningCLI):
             run=run,
         )
 
+    def before_instantiate_classes(self) -> None:
+        """Refuses a checkpoint that is not there, before anything is made."""
+        path = None if self.subcommand is None else self.config[self.subcommand].get("ckpt_path")
+        if path not in (None, *_OWN_CHECKPOINTS) and "://" not in path and not Path(path).exists():
+            raise FileNotFoundError(f"--ckpt_path {path}: there is no such file.")
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what the data know to what the model needs."""
         for key, default in (("model", "models.NodeClassifier"), ("data", "data.GraphDataModule")):
@@ -95,6 +101,9 @@ class CompressCLI(LightningCLI):
             parser.link_arguments(
                 f"data.{name}", f"model.init_args.{of_model}", apply_on="instantiate"
             )
+
+
+_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # which a Trainer finds by itself
 
 
 def _names_class(given: list[str] | dict[str, Any], key: str) -> bool:

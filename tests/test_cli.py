@@ -84,6 +84,11 @@ def test_the_default_data_leave_no_trace_where_a_configuration_names_others(way,
     assert printed["data"]["init_args"]["name"] != "digits"
 
 
+def test_a_checkpoint_that_is_not_there():
+    with pytest.raises(SystemExit, match=r"--ckpt_path gone.ckpt: there is no such file"):
+        main(["test", "--config", write(), "--ckpt_path", "gone.ckpt"])
+
+
 def test_a_folder_is_wanted_before_the_fits():
     Path("taken").write_text("")
     with pytest.raises(SystemExit, match="--out taken is a file"):
