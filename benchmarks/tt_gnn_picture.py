@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ _KINDS = {  # how a method is told from others: its name begins so, its orders, 
     "vectors of parts": ("vectors of parts", ("metis",), "#5a9367", "^"),
 }
 _FULL = "#333333"
+_COLUMNS = 3
 
 
 def plot(rows: list[Row], path: Path) -> None:
@@ -27,28 +29,23 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    size = (3.4 * len(datasets), 3.2 * len(models) + 0.5)
-    figure = Figure(figsize=size, layout="constrained")
+    pairs = list(dict.fromkeys((row["dataset"], row["model"]) for row in rows))
+    columns = min(_COLUMNS, len(pairs))
+    lines = math.ceil(len(pairs) / columns)
+    figure = Figure(figsize=(3.4 * columns, 3.2 * lines + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    fields = figure.subplots(len(models), len(datasets), squeeze=False)
-    for line, model in zip(fields, models, strict=True):
-        for axes, dataset in zip(line, datasets, strict=True):
-            own = [r for r in rows if (r["dataset"], r["model"]) == (dataset, model)]
-            _plot_field(axes, own)
-            axes.set_title(f"{dataset}, {model.upper()}")
-    for axes in fields[-1]:
+    fields = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, (dataset, model) in zip(fields, pairs, strict=False):
+        _plot_field(axes, [r for r in rows if (r["dataset"], r["model"]) == (dataset, model)])
+        axes.set_title(f"{dataset}, {model.upper()}")
         axes.set_xlabel("times fewer parameters")
-    for axes in fields[:, 0]:
         axes.set_ylabel("test accuracy, %")
-    save_with_legend(figure, path, ncols=min(4, len(datasets)))
+    for axes in fields[len(pairs) :]:
+        axes.set_axis_off()
+    save_with_legend(figure, path, ncols=min(2, columns))
 
 
 def _plot_field(axes: Axes, rows: list[Row]) -> None:
-    if not rows:
-        axes.set_axis_off()
-        return
     axes.axhline(rows[0]["full_acc"], color=_FULL, linewidth=1.2, label="full table")
     half_width = rows[0]["full_acc_ci95"]
     if half_width is not None:

@@ -182,7 +182,7 @@ def test_lines_have_as_many_fields():
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_a_picture_has_room_for_what_is_missing(tmp_path):
+def test_a_picture_shows_what_there_is(tmp_path):
     other = ROW | {"dataset": "Computers", "model": "gat", "tt_acc_ci95": None}
     plot([ROW, PARTS, other | {"full_acc_ci95": None}], tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 1000
