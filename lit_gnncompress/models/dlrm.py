@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lightning as L
 import torch
@@ -141,6 +141,19 @@ class DLRM(L.LightningModule):
         for table in self._deferred_tables():
             table.to_empty(device=self.device)
             _fill(table)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A Trainer moves the module to the CPU in the end, and before it reports what went wrong in
+        # setup: deferred tables have no entries to move.
+        def moved(tensor: Tensor) -> Tensor:
+            try:
+                return fn(tensor)
+            except NotImplementedError:
+                if not (self._deferred and tensor.is_meta):
+                    raise
+                return tensor
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make room for the tensor trains that the checkpoint has."""

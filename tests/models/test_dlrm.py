@@ -202,6 +202,12 @@ def test_checkpoint_with_tensor_trains_loads_by_itself(deferred, data, tmp_path)
     torch.testing.assert_close(scores[0][:5], module.predict_step(batch, 0).detach())
 
 
+def test_an_error_before_deferred_tables_are_made_is_the_one_reported(data, tmp_path):
+    trainer = make_trainer(tmp_path, callbacks=[Tensorize(["nope"], rank=2)])
+    with pytest.raises(ValueError, match="nope"):
+        trainer.fit(make_dlrm(data, defer_tables=True), data)
+
+
 def test_deferred_tables_are_made_as_others(data, tmp_path):
     now, later = make_dlrm(data), make_dlrm(data, defer_tables=True)
     batch = data.rows.batch(slice(0, 5))
