@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -142,7 +142,7 @@ class DLRM(L.LightningModule):
             table.to_empty(device=self.device)
             _fill(table)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DLRM:
         # A Trainer moves the module to the CPU in the end, and before it reports what went wrong in
         # setup: deferred tables have no entries to move.
         def moved(tensor: Tensor) -> Tensor:
