@@ -200,7 +200,9 @@ class TableCores:
     ) -> TTShape:
         size = table.num_embeddings if num_embeddings is None else num_embeddings
         options: dict[str, Any] = {**self._options, "init": self.init, "device": "meta"}
-        options["dtype"] = dtype = next(table.parameters()).dtype
+        # Quantized cores are no parameters.
+        dtype = next((p.dtype for p in table.parameters()), torch.get_default_dtype())
+        options["dtype"] = dtype
         parts = 0 if rows is None else self._numbers_of_parts(rows, table.embedding_dim)
         if not parts or not self._sizes:
             return TTEmbedding(size, table.embedding_dim, rows=rows, **options).shape
