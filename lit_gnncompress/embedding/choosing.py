@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -122,7 +123,7 @@ def parameters_within(
     if compression is not None:
         if not compression > 0:
             raise ValueError(f"compression={compression} must be above 0, for instance 100.")
-        return int(num_embeddings * embedding_dim / compression)
+        return int(min(num_embeddings * embedding_dim / compression, sys.maxsize))
     return None if max_bytes is None else max_bytes // dtype.itemsize
 
 

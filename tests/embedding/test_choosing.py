@@ -1,6 +1,9 @@
-import pytest
+import sys
 
-from lit_gnncompress.embedding.choosing import choose_shape
+import pytest
+import torch
+
+from lit_gnncompress.embedding.choosing import choose_shape, parameters_within
 from lit_gnncompress.embedding.factors import TTShape
 from lit_gnncompress.embedding.limits import beyond_orthogonal
 
@@ -16,6 +19,11 @@ def test_the_highest_rank_within_the_parameters(max_parameters, factors):
     assert shape.num_parameters <= max_parameters
     above = TTShape.of_rank(shape.rows, shape.columns, max(shape.ranks) + 1)
     assert above.num_parameters > max_parameters
+
+
+def test_a_compression_next_to_nothing_allows_everything():
+    allowed = parameters_within(1, 1, torch.float32, compression=2.2e-311)
+    assert 10**9 < allowed <= sys.maxsize
 
 
 def test_all_ranks_there_are_if_everything_fits():
