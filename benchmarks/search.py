@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from benchmarks.checkpoints import SPLITS, PairedCheckpoints, bits_of, saving_of
+from benchmarks.intervals import interval_fields
 from benchmarks.output import Output, Row
 from benchmarks.recipes import DATASETS, MODELS, build, recipe
 from lit_gnncompress import BitPlan, compare_by_seed
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace, output: Output) -> None:
     data = GraphDataModule(args.dataset, root=args.root)
     by_hand = recipe(args.dataset, args.model)[0]
     first_tested = SEARCH_SEEDS + 2 * args.checkpoints
-    finetuned: dict[str, Interval] = {}  # by plan: searches may find the same
+    finetuned: dict[str, Row] = {}  # by plan: searches may find the same
     with Progress(console=output.console) as progress:
         task = progress.add_task("fits", total=2 * args.checkpoints + args.tested)
 
@@ -96,14 +97,6 @@ def run(args: argparse.Namespace, output: Output) -> None:
                 plot_search(found["model"], args.picture, found["random"])
             plans = {name: _confirmed(result, confirmed_by) for name, result in found.items()}
             deltas = {name: Interval.of(fresh.test_delta(plan)) for name, plan in plans.items()}
-            if args.finetune:
-                key = json.dumps(plans["model"].to_dict())
-                if key not in finetuned:
-                    fit = partial(build, args.dataset, args.model, data, plans["model"])
-                    own_seeds = range(first_tested, first_tested + args.tested)
-                    finetuned[key] = _delta(fit, own_seeds, lambda: progress.advance(fits))
-                progress.update(fits, completed=(seed + 1) * args.tested)
-                deltas["finetuned"] = finetuned[key]
             overhead = found["model"].overhead
             row = {
                 "dataset": args.dataset,
@@ -123,16 +116,22 @@ def run(args: argparse.Namespace, output: Output) -> None:
                 "overhead_s": sum(overhead) / len(overhead),
                 "plan_search": plans["model"].to_dict(),
             }
-            if "finetuned" in deltas:
-                row["delta_search_finetuned"] = deltas["finetuned"].mean
-                row["delta_search_finetuned_ci95"] = deltas["finetuned"].to_dict()["ci95"]
+            if args.finetune:
+                key = json.dumps(row["plan_search"])
+                if key not in finetuned:
+                    fit = partial(build, args.dataset, args.model, data, plans["model"])
+                    own_seeds = range(first_tested, first_tested + args.tested)
+                    finetuned[key] = _finetuned(fit, own_seeds, lambda: progress.advance(fits))
+                progress.update(fits, completed=(seed + 1) * args.tested)
+                row |= finetuned[key]
             output.add(row, key=("dataset", "model", "measured", "seed"))
 
 
-def _delta(fit: Build, seeds: Iterable[int], on_fit: Callable[[], None]) -> Interval:
+def _finetuned(fit: Build, seeds: Iterable[int], on_fit: Callable[[], None]) -> Row:
     """Test accuracy with fine-tuning against full precision, in points, paired by fit."""
     found = compare_by_seed(fit, seeds, on_result=lambda _: on_fit())
-    return Interval.of(100 * (r.quantized - r.full_precision) for r in found.results)
+    gains = [100 * (result.quantized - result.full_precision) for result in found.results]
+    return interval_fields("delta_search_finetuned", gains)
 
 
 def _space(sizes: Sequence[SiteSize], by_hand: BitPlan) -> Space:

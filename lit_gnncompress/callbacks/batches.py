@@ -61,7 +61,7 @@ class BatchDegrees:
         if own is not None:
             return own
         whole = self.whole_graph if isinstance(self.whole_graph, Data) else None
-        if whole is not None and "n_id" in graph and _are_nodes(graph.n_id, whole):
+        if whole is not None and "n_id" in graph and are_rows(graph.n_id, whole.num_nodes):
             degrees = self.of_whole(whole)
             context.settle_splits(degrees)
             return degrees.to(graph.n_id.device)[graph.n_id]
@@ -114,8 +114,9 @@ class BatchDegrees:
             self._warned = True
 
 
-def _are_nodes(index: Tensor, graph: Data) -> bool:
-    return not len(index) or int(index.max()) < int(graph.num_nodes)
+def are_rows(index: Tensor, count: int) -> bool:
+    """Whether all numbers of rows, of which none is below 0, are below ``count``."""
+    return not len(index) or int(index.max()) < count
 
 
 def _nodes(graph: Data | HeteroData) -> int | None:

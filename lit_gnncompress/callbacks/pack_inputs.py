@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric.data import Data
 
-from lit_gnncompress.callbacks.batches import BatchDegrees, graphs_in
+from lit_gnncompress.callbacks.batches import BatchDegrees, are_rows, graphs_in
 from lit_gnncompress.kept import kept
 from lit_gnncompress.quantization.quantize import Quantization
 from lit_gnncompress.storage.packed_sites import is_packable, packed_input
@@ -137,7 +137,7 @@ def _holds(source: Tensor, x: Tensor, nodes: Tensor | None) -> bool:
     if nodes is None and len(source) > len(x):  # nothing tells which rows
         known = kept(source, ("marks of rows", x.dtype), lambda: _marks(source, x.dtype))
         return bool(torch.isin(_marks(x, x.dtype), known).all())
-    if nodes is not None and (len(nodes) != len(x) or not _all_below(nodes, len(source))):
+    if nodes is not None and (len(nodes) != len(x) or not are_rows(nodes, len(source))):
         return False
     for start in range(0, len(x), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -145,10 +145,6 @@ def _holds(source: Tensor, x: Tensor, nodes: Tensor | None) -> bool:
         if not torch.equal(own.to(x.device, x.dtype), x[rows]):
             return False
     return True
-
-
-def _all_below(nodes: Tensor, count: int) -> bool:
-    return not len(nodes) or int(nodes.max()) < count
 
 
 def _marks(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -187,8 +187,8 @@ class TableCores:
                 )
                 if is_zero:  # as biases start
                     cores.zero_cores_()
-                    for vectors in () if cores.parts is None else cores.parts.parameters():
-                        nn.init.zeros_(vectors)
+                    for of_parts in () if cores.parts is None else cores.parts.parameters():
+                        nn.init.zeros_(of_parts)
         cores.requires_grad_(table.weight.requires_grad)
         return cores.train(table.training), error
 

@@ -17,6 +17,8 @@ from lit_gnncompress.models.agnn import AGNN
 from lit_gnncompress.quantization import DegreeBuckets, Quantizer
 from lit_gnncompress.storage import PackedTensor, pack
 
+pytestmark = pytest.mark.usefixtures("no_unpacking")
+
 NODES, EDGES, WIDTH = 50, 300, 20
 torch.manual_seed(0)
 EDGE_INDEX = torch.randint(NODES, (2, EDGES))
@@ -38,16 +40,6 @@ KINDS = {
 def packed(request):
     x, bits, options = KINDS[request.param]
     return pack(x, bits, **options)
-
-
-@pytest.fixture(autouse=True)
-def _no_unpacking(request):
-    if "unpacks" in request.keywords:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*has no packed form.*")
-        yield
 
 
 def test_it_stands_for_what_the_quantizer_gives():

@@ -1,5 +1,4 @@
 import pickle
-import warnings
 
 import pytest
 import torch
@@ -11,20 +10,12 @@ from lit_gnncompress.storage.deferred import Aggregated
 from lit_gnncompress.storage.edges import adjacency_of
 from lit_gnncompress.storage.scaled import Scaled
 
+pytestmark = pytest.mark.usefixtures("no_unpacking")
+
 NODES, EDGES, WIDTH = 3000, 9000, 24
 torch.manual_seed(0)
 EDGE_INDEX = torch.randint(NODES, (2, EDGES))
 X = pack(torch.randn(NODES, WIDTH), bits=4)
-
-
-@pytest.fixture(autouse=True)
-def _no_unpacking(request):
-    if "unpacks" in request.keywords:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*has no packed form.*")
-        yield
 
 
 def gin(out_channels, eps=0.25, train_eps=False, **options):
